@@ -1,0 +1,174 @@
+//! Table `events`.
+
+use std::sync::Arc;
+
+use arrow::array::{Int32Builder, Int64Builder, RecordBatch, StringBuilder};
+use flywheel_events::{DecodeError, Event, GameId, ModelRef, System};
+use serde_json::value::RawValue;
+
+use crate::{
+    EventView, TableError, TableName,
+    columns::{bad, batch, int, long, optional, text},
+    day::DayCache,
+    schema,
+};
+
+const TABLE: &str = "events";
+
+/// Columns of `events` as they grow. The payload is copied once, from the record into its column.
+#[derive(Debug, Default)]
+pub struct EventsBuilder {
+    system: StringBuilder,
+    dt: StringBuilder,
+    v: Int32Builder,
+    kind: StringBuilder,
+    game_id: StringBuilder,
+    seq: Int64Builder,
+    ts_ms: Int64Builder,
+    actor: StringBuilder,
+    model: StringBuilder,
+    payload: StringBuilder,
+    partition: Int32Builder,
+    offset: Int64Builder,
+    ingest_ms: Int64Builder,
+    days: DayCache,
+    rows: usize,
+    bytes: usize,
+}
+
+impl EventsBuilder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Room for `rows` rows whose payloads take `payload_bytes` together.
+    pub fn with_capacity(rows: usize, payload_bytes: usize) -> Self {
+        Self {
+            system: StringBuilder::with_capacity(rows, rows * 4),
+            dt: StringBuilder::with_capacity(rows, rows * 10),
+            v: Int32Builder::with_capacity(rows),
+            kind: StringBuilder::with_capacity(rows, rows * 16),
+            game_id: StringBuilder::with_capacity(rows, rows * 32),
+            seq: Int64Builder::with_capacity(rows),
+            ts_ms: Int64Builder::with_capacity(rows),
+            actor: StringBuilder::with_capacity(rows, rows * 8),
+            model: StringBuilder::with_capacity(rows, rows * 16),
+            payload: StringBuilder::with_capacity(rows, payload_bytes),
+            partition: Int32Builder::with_capacity(rows),
+            offset: Int64Builder::with_capacity(rows),
+            ingest_ms: Int64Builder::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
+    pub fn push(&mut self, event: &Event, partition: u32, offset: i64, ingest_ms: i64) {
+        self.row(event.v, event.system, event.seq, event.ts_ms, partition, offset, ingest_ms);
+        self.kind.append_value(&event.kind);
+        self.game_id.append_value(event.game_id.as_str());
+        self.actor.append_option(event.actor.as_deref());
+        self.model.append_option(event.model.as_ref().map(ToString::to_string));
+        self.payload.append_value(event.payload.get());
+        self.bytes += event.payload.get().len();
+    }
+
+    /// The hot path: a decoded record straight into the columns.
+    pub fn push_view(&mut self, event: &EventView<'_>, partition: u32, offset: i64, ingest_ms: i64) {
+        self.row(event.v, event.system, event.seq, event.ts_ms, partition, offset, ingest_ms);
+        self.kind.append_value(&event.kind);
+        self.game_id.append_value(&event.game_id);
+        self.actor.append_option(event.actor.as_deref());
+        self.model.append_option(event.model.as_deref());
+        self.payload.append_value(event.payload());
+        self.bytes += event.payload().len();
+    }
+
+    /// Decodes one record and appends it.
+    ///
+    /// # Errors
+    /// If the bytes are no event; nothing is appended then.
+    pub fn decode(&mut self, bytes: &[u8], partition: u32, offset: i64, ingest_ms: i64) -> Result<(), DecodeError> {
+        let view = EventView::decode(bytes)?;
+        self.push_view(&view, partition, offset, ingest_ms);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn row(&mut self, v: u32, system: System, seq: u64, ts_ms: i64, partition: u32, offset: i64, ingest_ms: i64) {
+        self.system.append_value(system.as_str());
+        self.dt.append_value(self.days.day_of(ingest_ms));
+        self.v.append_value(v as i32);
+        self.seq.append_value(i64::try_from(seq).unwrap_or(i64::MAX));
+        self.ts_ms.append_value(ts_ms);
+        self.partition.append_value(partition as i32);
+        self.offset.append_value(offset);
+        self.ingest_ms.append_value(ingest_ms);
+        self.rows += 1;
+        self.bytes += 128;
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// About how much memory the rows take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows so far; the builder is empty afterwards.
+    pub fn finish(&mut self) -> RecordBatch {
+        self.rows = 0;
+        self.bytes = 0;
+        batch(
+            schema(TableName::Events),
+            vec![
+                Arc::new(self.system.finish()),
+                Arc::new(self.dt.finish()),
+                Arc::new(self.v.finish()),
+                Arc::new(self.kind.finish()),
+                Arc::new(self.game_id.finish()),
+                Arc::new(self.seq.finish()),
+                Arc::new(self.ts_ms.finish()),
+                Arc::new(self.actor.finish()),
+                Arc::new(self.model.finish()),
+                Arc::new(self.payload.finish()),
+                Arc::new(self.partition.finish()),
+                Arc::new(self.offset.finish()),
+                Arc::new(self.ingest_ms.finish()),
+            ],
+        )
+    }
+}
+
+/// The events of a batch, in its order.
+///
+/// # Errors
+/// If a column is missing or a value is not what it must be.
+pub fn events_from(batch: &RecordBatch) -> Result<Vec<Event>, TableError> {
+    let (system, kind) = (text(batch, TABLE, "system")?, text(batch, TABLE, "kind")?);
+    let (game_id, v) = (text(batch, TABLE, "game_id")?, int(batch, TABLE, "v")?);
+    let (seq, ts_ms) = (long(batch, TABLE, "seq")?, long(batch, TABLE, "ts_ms")?);
+    let (actor, model) = (text(batch, TABLE, "actor")?, text(batch, TABLE, "model")?);
+    let payload = text(batch, TABLE, "payload")?;
+    (0..batch.num_rows())
+        .map(|row| {
+            let model = optional(model, row).map(str::parse::<ModelRef>).transpose();
+            Ok(Event {
+                v: v.value(row) as u32,
+                system: system.value(row).parse().map_err(|e| bad(TABLE, "system", row, e))?,
+                kind: kind.value(row).to_owned(),
+                game_id: GameId::new(game_id.value(row)).map_err(|e| bad(TABLE, "game_id", row, e))?,
+                seq: seq.value(row) as u64,
+                ts_ms: ts_ms.value(row),
+                actor: optional(actor, row).map(str::to_owned),
+                model: model.map_err(|e| bad(TABLE, "model", row, e))?,
+                payload: RawValue::from_string(payload.value(row).to_owned())
+                    .map_err(|e| bad(TABLE, "payload", row, e))?,
+            })
+        })
+        .collect()
+}

@@ -1,1 +1,137 @@
-fn main() {}
+//! `flywheel`: makes game bots better by themselves.
+//!
+//! One binary for all roles; the trainer is a program of its own, because it alone needs libtorch.
+
+mod commands;
+mod config;
+mod data;
+mod exit;
+mod output;
+mod systems;
+mod up;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Failure;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "flywheel",
+    version,
+    about = "Makes game bots better by themselves",
+    long_about = "Makes game bots better by themselves: live games feed a log, the log feeds tables, a trainer learns \
+                  from them, a judge decides, and the live servers swap to the better version while games go on.",
+    after_help = "Examples:\n  flywheel up                          run the whole loop, page at http://127.0.0.1:8080\n  \
+                  flywheel up --for 10m --report r.json\n  flywheel status --json\n  flywheel model ls\n  flywheel audit"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// Folder that holds everything flywheel keeps
+    #[arg(long, global = true, env = "FLYWHEEL_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Configuration file; a named file that is missing is an error
+    #[arg(long, global = true, env = "FLYWHEEL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more (-v, -vv) on standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole loop: play, stream, land, learn, judge, swap
+    Up(commands::up::Args),
+    /// Say how the running loop is doing
+    Status(commands::status::Args),
+    /// Look into the event log
+    #[command(subcommand)]
+    Log(commands::log::Command),
+    /// Look into the tables, compact them
+    #[command(subcommand)]
+    Table(commands::table::Command),
+    /// List, promote and roll back model versions
+    #[command(subcommand)]
+    Model(commands::model::Command),
+    /// List, stop and resume runs of the trainer
+    #[command(subcommand)]
+    Run(commands::run::Command),
+    /// Judge one version against another and the anchors
+    Judge(commands::judge::Args),
+    /// Close the books: events acknowledged = events in the table, per game
+    Audit(commands::audit::Args),
+    /// Check this machine and this data folder
+    Doctor(commands::doctor::Args),
+    /// Measure, beside peers where one is named
+    Bench(commands::bench::Args),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(commands::config::Command),
+    /// Print shell completions
+    Completions(commands::completions::Args),
+}
+
+fn main() -> ExitCode {
+    // Two TLS providers come in through dependencies; one of them must be named before the first use.
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    output::init_logs(&cli.global);
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .thread_name("flywheel-io")
+        .build()
+        .map_err(|error| Failure::from(anyhow::Error::from(error).context("starting the runtime")))
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(&cli.global, cli.command));
+            // Blocking work that is still under way (a judged game, a Parquet file) is safe to leave: crash-only.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+            result
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(cli.global.json),
+    }
+}
+
+async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => commands::up::run(global, args).await,
+        Command::Status(args) => commands::status::run(global, args).await,
+        Command::Log(command) => commands::log::run(global, command).await,
+        Command::Table(command) => commands::table::run(global, command).await,
+        Command::Model(command) => commands::model::run(global, command).await,
+        Command::Run(command) => commands::run::run(global, command).await,
+        Command::Judge(args) => commands::judge::run(global, args).await,
+        Command::Audit(args) => commands::audit::run(global, args).await,
+        Command::Doctor(args) => commands::doctor::run(global, args).await,
+        Command::Bench(args) => commands::bench::run(global, args).await,
+        Command::Config(command) => commands::config::run(global, command),
+        Command::Completions(args) => commands::completions::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,14 @@
+//! One module a verb: its arguments and its `run`.
+
+pub mod audit;
+pub mod bench;
+pub mod completions;
+pub mod config;
+pub mod doctor;
+pub mod judge;
+pub mod log;
+pub mod model;
+pub mod run;
+pub mod status;
+pub mod table;
+pub mod up;

@@ -1,0 +1,283 @@
+//! One configuration for all stages: defaults, then files, then the environment, then flags.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format, Serialized, Toml},
+};
+use flywheel_judge::{LiveConfig, TrialConfig};
+use flywheel_tank::TankConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Global,
+    exit::{Code, Failure},
+};
+
+/// Everything that can be set. `flywheel config show --origin` says where each value came from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder that holds everything flywheel keeps.
+    pub data: PathBuf,
+    pub up: UpConfig,
+    pub stream: StreamConfig,
+    pub play: PlayConfig,
+    pub farm: FarmSettings,
+    pub agent: AgentSettings,
+    pub train: TrainSettings,
+    pub judge: JudgeSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("data"),
+            up: UpConfig::default(),
+            stream: StreamConfig::default(),
+            play: PlayConfig::default(),
+            farm: FarmSettings::default(),
+            agent: AgentSettings::default(),
+            train: TrainSettings::default(),
+            judge: JudgeSettings::default(),
+        }
+    }
+}
+
+/// The loop as a whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpConfig {
+    /// Port of the page and the API, on 127.0.0.1; 0 takes any free port.
+    pub port: u16,
+    /// Live games with scripted players that are kept going.
+    pub sessions: usize,
+    /// Seed of everything that draws random numbers.
+    pub seed: u64,
+    /// Longest orderly stop before the process ends anyway.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// Time between compactions of each table.
+    #[serde(with = "humantime_serde")]
+    pub compact_every: Duration,
+}
+
+impl Default for UpConfig {
+    fn default() -> Self {
+        Self {
+            port: 8080,
+            sessions: 6,
+            seed: 7,
+            drain: Duration::from_secs(20),
+            compact_every: Duration::from_secs(45),
+        }
+    }
+}
+
+/// The event log and what is put into it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfig {
+    /// Where the log is; `embedded:` is the data folder's own.
+    pub url: String,
+    /// Partitions of each system's topic; fixed once the topic exists.
+    pub partitions: u32,
+    /// Longest wait of an event for its batch.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// Events held in memory while the log is slow; beyond it they go to the spill file.
+    pub queue_bytes: usize,
+    /// Largest spill file; beyond it new games are refused.
+    pub spill_bytes: u64,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            url: "embedded:".to_owned(),
+            partitions: 2,
+            linger: Duration::from_millis(20),
+            queue_bytes: 64 << 20,
+            spill_bytes: 4 << 30,
+        }
+    }
+}
+
+/// Live games.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlayConfig {
+    /// Address of the game backend; taken if free, else any free port.
+    pub listen: SocketAddr,
+    /// Address of the model store; taken if free, else any free port.
+    pub store_listen: SocketAddr,
+    pub tick_ms: u64,
+    /// Scripted players that keep the live games going, in turn.
+    pub opponents: Vec<String>,
+    /// The rules' settings and reward weights.
+    pub tank: TankConfig,
+}
+
+impl Default for PlayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5051)),
+            store_listen: SocketAddr::from(([127, 0, 0, 1], 5050)),
+            tick_ms: 33,
+            opponents: ["hunter", "camper", "random"].map(str::to_owned).to_vec(),
+            tank: TankConfig { transition_interval: 4, ..TankConfig::default() },
+        }
+    }
+}
+
+/// Headless self-play beside the live games.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FarmSettings {
+    /// Threads; 0 switches the farm off.
+    pub threads: usize,
+    /// Ticks of all farm games together in a second, at most.
+    pub ticks_per_second: u64,
+}
+
+impl Default for FarmSettings {
+    fn default() -> Self {
+        Self { threads: 1, ticks_per_second: 2000 }
+    }
+}
+
+/// The AI backend under `flywheel up`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSettings {
+    /// The slot that all maps share; a map with a champion of its own uses that.
+    pub base_key: String,
+    /// Share of random actions in live play.
+    pub epsilon: f32,
+    /// Learn in the live session too, by the spec's online Q-learning. Off: only judged versions play.
+    pub online_learning: bool,
+    /// `episode`: a game keeps its version; `tick`: a new one plays from the next decision.
+    pub swap: String,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self { base_key: "tank-ai-dqn".to_owned(), epsilon: 0.02, online_learning: false, swap: "tick".to_owned() }
+    }
+}
+
+/// The trainer. `options` are passed to `flywheel-trainer` as `--key value`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    pub enabled: bool,
+    /// `auto`, `cpu` or `cuda`.
+    pub device: String,
+    /// The trainer's program; looked for beside this one when empty.
+    pub program: PathBuf,
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self { enabled: true, device: "auto".to_owned(), program: PathBuf::new(), options: BTreeMap::new() }
+    }
+}
+
+/// The judge.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JudgeSettings {
+    pub trial: TrialConfig,
+    pub live: LiveConfig,
+}
+
+impl Config {
+    /// Reads the layers in order: defaults, `/etc/flywheel/flywheel.toml`, `./flywheel.toml` or the named file,
+    /// `FLYWHEEL__SECTION__KEY`, flags.
+    ///
+    /// # Errors
+    /// If a named file is missing, or a value does not fit: the message names key, value and source.
+    pub fn load(global: &Global) -> Result<Self, Failure> {
+        let config: Self = figment(global)?.extract().map_err(|error| {
+            Failure::msg(Code::Config, format!("the configuration does not fit: {error}"))
+                .hint("`flywheel config show --origin` prints every setting with its source")
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Every problem at once.
+    fn check(&self) -> Result<(), Failure> {
+        let mut problems = Vec::new();
+        if self.up.sessions > 64 {
+            problems.push(format!("up.sessions is {}; at most 64 games run at once", self.up.sessions));
+        }
+        if self.stream.partitions == 0 || self.stream.partitions > 256 {
+            problems.push(format!("stream.partitions is {}; it must lie in 1..=256", self.stream.partitions));
+        }
+        if !(0.0..=1.0).contains(&self.agent.epsilon) {
+            problems.push(format!("agent.epsilon is {}; it must lie in 0..=1", self.agent.epsilon));
+        }
+        if !["episode", "tick"].contains(&self.agent.swap.as_str()) {
+            problems.push(format!("agent.swap is `{}`; it must be `episode` or `tick`", self.agent.swap));
+        }
+        if !["auto", "cpu", "cuda"].contains(&self.train.device.as_str()) {
+            problems.push(format!("train.device is `{}`; it must be `auto`, `cpu` or `cuda`", self.train.device));
+        }
+        for opponent in &self.play.opponents {
+            if opponent.parse::<flywheel_tank::script::Script>().is_err() {
+                problems.push(format!("play.opponents holds `{opponent}`; known are random, camper, hunter"));
+            }
+        }
+        if self.play.opponents.is_empty() {
+            problems.push("play.opponents is empty".to_owned());
+        }
+        if self.play.tick_ms == 0 || self.play.tick_ms > 10_000 {
+            problems.push(format!("play.tick_ms is {}; it must lie in 1..=10000", self.play.tick_ms));
+        }
+        if flywheel_events::BaseKey::new(&self.agent.base_key).is_err() {
+            problems.push(format!("agent.base_key `{}` is not a base key", self.agent.base_key));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::msg(Code::Config, format!("the configuration does not fit: {}", problems.join("; ")))
+            .hint("`flywheel config show --origin` prints every setting with its source"))
+    }
+}
+
+/// The layers, not yet extracted: also used to say where a value came from.
+pub fn figment(global: &Global) -> Result<Figment, Failure> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()))
+        .merge(Toml::file_exact("/etc/flywheel/flywheel.toml"));
+    match &global.config {
+        Some(path) => {
+            if !path.is_file() {
+                return Err(Failure::msg(Code::Config, format!("the configuration file `{}` is not there", path.display()))
+                    .hint("name an existing file with --config FILE, or leave the flag out"));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        None => figment = figment.merge(Toml::file_exact(Path::new("flywheel.toml"))),
+    }
+    figment = figment.merge(Env::prefixed("FLYWHEEL__").split("__"));
+    if let Some(data) = &global.data {
+        figment = figment.merge(Flag("data", data.display().to_string()));
+    }
+    Ok(figment)
+}
+
+/// One value given by a flag.
+struct Flag(&'static str, String);
+
+impl Provider for Flag {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("flag --{}", self.0))
+    }
+
+    fn data(&self) -> Result<figment::value::Map<Profile, figment::value::Dict>, figment::Error> {
+        Serialized::default(self.0, &self.1).data()
+    }
+}

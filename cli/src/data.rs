@@ -1,0 +1,170 @@
+//! The data folder: its version, its lock, and who is running on it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Code, Failure};
+
+/// Version of the folder's layout that this program writes, and the newest that it reads.
+pub const DATA_VERSION: u32 = 1;
+
+/// An opened data folder.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+/// What a running loop leaves for other commands: `up.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Running {
+    pub pid: u32,
+    pub url: String,
+    pub started_ms: i64,
+}
+
+/// Held while a loop runs on the folder; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataDir {
+    /// Opens `root`, creating it and its `VERSION` where absent.
+    ///
+    /// # Errors
+    /// If it was written by a newer program (nothing is touched then), or cannot be created.
+    pub fn create(root: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(root)
+            .with_context(|| format!("creating the data folder `{}`", root.display()))
+            .map_err(|e| Failure::from(e).hint("choose a folder that you may write to with --data DIR"))?;
+        let version = root.join("VERSION");
+        if !version.exists() {
+            let held_something = fs::read_dir(root)?.next().is_some();
+            if held_something && !root.join("log").exists() {
+                return Err(Failure::msg(
+                    Code::Conflict,
+                    format!("`{}` is not empty and not a data folder of flywheel", root.display()),
+                )
+                .hint("name an empty or new folder with --data DIR"));
+            }
+            let temporary = root.join("VERSION.tmp");
+            let mut file = File::create(&temporary).context("writing the folder's VERSION")?;
+            writeln!(file, "{DATA_VERSION}")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &version)?;
+        }
+        Self::open(root)
+    }
+
+    /// Opens a folder that must be there.
+    ///
+    /// # Errors
+    /// If it is absent or was written by a newer program.
+    pub fn open(root: &Path) -> Result<Self, Failure> {
+        let path = root.join("VERSION");
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Failure::new(
+                Code::NotFound,
+                anyhow::Error::from(error).context(format!("`{}` is not a data folder of flywheel", root.display())),
+            )
+            .hint("start the loop there first (`flywheel up`), or name the folder with --data DIR")
+        })?;
+        let version: u32 = text.trim().parse().map_err(|_| {
+            Failure::msg(Code::CheckFailed, format!("`{}` holds `{}`, not a number", path.display(), text.trim()))
+                .hint("restore the folder from a backup; nothing was changed")
+        })?;
+        if version > DATA_VERSION {
+            return Err(Failure::msg(
+                Code::Conflict,
+                format!(
+                    "the data folder `{}` has layout version {version}; this program knows versions up to {DATA_VERSION}",
+                    root.display()
+                ),
+            )
+            .hint("use the newer flywheel that wrote it, or another folder with --data DIR; nothing was changed"));
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Takes the folder for one running loop.
+    ///
+    /// # Errors
+    /// If another loop runs on it.
+    pub fn lock(&self) -> Result<DataLock, Failure> {
+        let path = self.root.join("up.lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("opening up.lock")?;
+        // SAFETY: the descriptor is open for the whole call; flock has no other preconditions.
+        let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
+        if !taken {
+            let who = self.running().map_or_else(String::new, |r| format!(" (process {}, {})", r.pid, r.url));
+            return Err(Failure::msg(
+                Code::Conflict,
+                format!("a loop already runs on `{}`{who}", self.root.display()),
+            )
+            .hint("look at it with `flywheel status`, or start another with --data DIR --port P"));
+        }
+        Ok(DataLock { _file: file })
+    }
+
+    /// The loop that last ran here, if it said where.
+    pub fn running(&self) -> Option<Running> {
+        serde_json::from_slice(&fs::read(self.root.join("up.json")).ok()?).ok()
+    }
+
+    pub fn set_running(&self, running: &Running) -> anyhow::Result<()> {
+        let path = self.root.join("up.json");
+        let temporary = self.root.join("up.json.tmp");
+        fs::write(&temporary, serde_json::to_vec(running)?)?;
+        fs::rename(temporary, path)?;
+        Ok(())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub fn spill(&self) -> PathBuf {
+        self.root.join("spill")
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_a_newer_program_is_refused_and_left_alone() {
+        let dir = std::env::temp_dir().join(format!("flywheel-data-{}", uuid::Uuid::new_v4()));
+        DataDir::create(&dir).unwrap();
+        fs::write(dir.join("VERSION"), "99\n").unwrap();
+        assert!(DataDir::create(&dir).is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn two_loops_never_share_a_folder() {
+        let dir = std::env::temp_dir().join(format!("flywheel-data-{}", uuid::Uuid::new_v4()));
+        let data = DataDir::create(&dir).unwrap();
+        let lock = data.lock().unwrap();
+        assert!(data.lock().is_err());
+        drop(lock);
+        data.lock().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,67 @@
+//! What a failure tells people and scripts.
+
+use std::{fmt, process::ExitCode};
+
+/// Exit codes of `flywheel`; 2 (usage) comes from the argument parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    Failure = 1,
+    Usage = 2,
+    Config = 3,
+    Unreachable = 4,
+    NotFound = 5,
+    Conflict = 6,
+    CheckFailed = 7,
+    Temporary = 75,
+    Interrupted = 130,
+}
+
+/// One error with its exit code and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(code: Code, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into(), hint: None }
+    }
+
+    pub fn msg(code: Code, message: impl fmt::Display) -> Self {
+        Self::new(code, anyhow::anyhow!("{message}"))
+    }
+
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Prints to standard error, as JSON where asked, and gives the exit code.
+    pub fn report(self, json: bool) -> ExitCode {
+        let mut message = format!("{:#}", self.error);
+        // Some errors print their source themselves.
+        if let Some((head, tail)) = message.rsplit_once(": ") {
+            if head.ends_with(tail) {
+                message = head.to_owned();
+            }
+        }
+        if json {
+            let line = serde_json::json!({"error": message, "hint": self.hint, "code": self.code as u8});
+            anstream::eprintln!("{line}");
+        } else {
+            anstream::eprintln!("error: {message}");
+            if let Some(hint) = self.hint {
+                anstream::eprintln!("  try: {hint}");
+            }
+        }
+        ExitCode::from(self.code as u8)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(Code::Failure, error)
+    }
+}

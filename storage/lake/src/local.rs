@@ -1,0 +1,153 @@
+//! The local file system as an object store whose puts survive a loss of power.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Write},
+    path::{Path as FsPath, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, local::LocalFileSystem, path::Path,
+};
+
+const STORE: &str = "local file system";
+
+/// [`LocalFileSystem`], except that a put is on disk when it returns: file synced, then named, then its folder
+/// synced. (The plain one leaves that to the page cache, so a power cut could keep a commit and lose its data.)
+#[derive(Debug, Clone)]
+pub struct DurableFileSystem {
+    inner: Arc<LocalFileSystem>,
+}
+
+impl DurableFileSystem {
+    /// The whole file system; object paths are absolute paths without the leading slash.
+    pub fn new() -> Self {
+        Self { inner: Arc::new(LocalFileSystem::new()) }
+    }
+
+    fn put_blocking(path: &FsPath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
+        let generic = |source: std::io::Error| Error::Generic { store: STORE, source: source.into() };
+        let folder = path.parent().expect("an object lies in a folder");
+        create_folder(folder).map_err(generic)?;
+        // A name that `LocalFileSystem` does not list.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let staged = PathBuf::from(format!(
+            "{}#{}{:06}",
+            path.display(),
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
+        let written = write_synced(&staged, payload).and_then(|()| match mode {
+            PutMode::Create => {
+                let linked = std::fs::hard_link(&staged, path);
+                // The name is there, the staged one is only litter now.
+                let _ = std::fs::remove_file(&staged);
+                linked
+            }
+            _ => std::fs::rename(&staged, path),
+        });
+        if let Err(source) = written {
+            let _ = std::fs::remove_file(&staged);
+            return Err(match source.kind() {
+                ErrorKind::AlreadyExists if matches!(mode, PutMode::Create) => {
+                    Error::AlreadyExists { path: path.display().to_string(), source: source.into() }
+                }
+                _ => generic(source),
+            });
+        }
+        sync_folder(folder).map_err(generic)
+    }
+}
+
+impl Default for DurableFileSystem {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn write_synced(path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    for part in payload {
+        file.write_all(part)?;
+    }
+    file.sync_data()
+}
+
+/// Creates the folder and syncs every parent that got a new entry.
+fn create_folder(folder: &FsPath) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        create_folder(parent)?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_folder(parent)?,
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &FsPath) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+impl fmt::Display for DurableFileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DurableFileSystem")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableFileSystem {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if matches!(opts.mode, PutMode::Update(_)) {
+            return self.inner.put_opts(location, payload, opts).await;
+        }
+        let path = self.inner.path_to_filesystem(location)?;
+        tokio::task::spawn_blocking(move || Self::put_blocking(&path, &payload, &opts.mode))
+            .await
+            .map_err(|source| Error::Generic { store: STORE, source: source.into() })??;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}

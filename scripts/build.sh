@@ -1,0 +1,17 @@
+#!/bin/sh
+# Builds every program in release, trainer included, in one selection: the same features for `make up`, `make build`
+# and `make bench`, so none of them builds anything twice.
+. "$(dirname "$0")/common.sh"
+
+if [ -x "$TARGET/release/flywheel" ] && [ -x "$TARGET/release/flywheel-trainer" ]; then
+    "$ROOT/scripts/prerequisites.sh" rust
+else
+    "$ROOT/scripts/prerequisites.sh" rust python node disk
+fi
+LIBTORCH=$("$ROOT/scripts/libtorch.sh")
+export LIBTORCH
+"$ROOT/scripts/web.sh" build
+
+[ -x "$TARGET/release/flywheel-trainer" ] || say "building flywheel in release (the first time: 10 to 15 minutes on 2 cores)"
+# --locked: what Cargo.lock names and nothing else, so with everything fetched no network is asked.
+cargo build --locked $CARGO_QUIET --release --workspace --bins --features flywheel-train/torch

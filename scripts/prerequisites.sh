@@ -1,0 +1,61 @@
+#!/bin/sh
+# Looks for what flywheel is built with and names what is missing, with the command that installs it.
+# usage: scripts/prerequisites.sh [rust] [python] [node] [disk]     (no argument: all of them)
+. "$(dirname "$0")/common.sh"
+
+missing=0
+lacks() {
+    printf '%smissing:%s %s\n' "$RED" "$PLAIN" "$1" >&2
+    printf '         install it with: %s\n' "$2" >&2
+    missing=1
+}
+
+need_rust() {
+    have cargo || lacks "cargo, the build tool of Rust (1.95 or newer)" \
+        "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh   (then open a new shell)"
+    if ! have cc && ! have gcc && ! have clang; then
+        lacks "a C compiler (cc)" "$(install_hint gcc)"
+    fi
+    if ! have c++ && ! have g++ && ! have clang++; then
+        lacks "a C++ compiler (c++)" "$(install_hint g++)"
+    fi
+}
+
+need_python() {
+    if ! have "$PYTHON"; then
+        lacks "Python 3.10 or newer ($PYTHON)" "$(install_hint python3 python3-venv)"
+    elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        lacks "Python 3.10 or newer: $PYTHON is $("$PYTHON" -V 2>&1)" "$(install_hint python3), or name another one: make PYTHON=python3.12 ..."
+    elif ! "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null; then
+        lacks "the venv module of Python" "$(install_hint python3-venv)"
+    fi
+}
+
+need_node() {
+    if ! have node || ! have npm; then
+        lacks "Node.js 20.19 or newer with npm, for the page" "$(install_hint nodejs npm)"
+    elif ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(+(a * 100 + b < 2019))'; then
+        lacks "Node.js 20.19 or newer: node is $(node -v)" "a newer Node.js from https://nodejs.org"
+    fi
+}
+
+need_disk() {
+    # A full build with libtorch, both profiles and the web packages.
+    want_gb=8
+    free_kb=$(df -Pk "$ROOT" | awk 'NR == 2 { print $4 }')
+    if [ "$free_kb" -lt $((want_gb * 1024 * 1024)) ]; then
+        printf '%smissing:%s disk space: %s MB are free where %s lies, a full build takes up to %s GB\n' \
+            "$RED" "$PLAIN" "$((free_kb / 1024))" "$ROOT" "$want_gb" >&2
+        printf '         make room, or move the build: export CARGO_TARGET_DIR=/another/disk/target\n' >&2
+        missing=1
+    fi
+}
+
+[ $# -gt 0 ] || set -- rust python node disk
+for what in "$@"; do
+    case $what in
+    rust | python | node | disk) "need_$what" ;;
+    *) die "unknown prerequisite \`$what\`" "known: rust python node disk" ;;
+    esac
+done
+[ "$missing" -eq 0 ] || exit 1

@@ -1,0 +1,71 @@
+#!/bin/sh
+# Gets what is missing and runs every test, each step with its time:
+# the web unit tests and type check, all Rust tests (trainer included), the page in headless Chromium against the
+# real program. What a machine cannot have is said aloud at the end; libtorch and the Python readers are never skipped.
+. "$(dirname "$0")/common.sh"
+
+"$ROOT/scripts/prerequisites.sh" rust python node disk
+skipped=''
+
+LIBTORCH=$("$ROOT/scripts/libtorch.sh") || die "the trainer's tests need libtorch, and it could not be had"
+export LIBTORCH
+FLYWHEEL_PYTHON=$("$ROOT/scripts/venv.sh" test) || die "the tests that read our tables need the Python readers"
+export FLYWHEEL_PYTHON
+# A test that needs one of these fails when it is absent, instead of skipping.
+export FLYWHEEL_REQUIRE="${FLYWHEEL_REQUIRE:-python,torch,programs}"
+
+find_chromium() {
+    for name in "${FLYWHEEL_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+        [ -n "$name" ] && command -v "$name" && return 0
+    done
+    return 1
+}
+if ! chromium=$(find_chromium) && [ "$(id -u)" = 0 ] && have apt-get; then
+    say "getting Chromium for the page's test (usually a minute)"
+    log=$TARGET/logs/chromium.log
+    mkdir -p "$TARGET/logs"
+    if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium; } \
+        >"$log" 2>&1 </dev/null; then
+        warn "Chromium could not be installed; see $log"
+    fi
+    chromium=$(find_chromium) || chromium=''
+fi
+
+step() {
+    step_name=$1
+    shift
+    say "$step_name"
+    step_start=$(date +%s)
+    "$@" || die "$step_name: failed"
+    say "$step_name: done in $(($(date +%s) - step_start)) s"
+}
+
+npm_run() { (cd "$WEB_DIR" && npm run --silent "$@"); }
+has_script() { [ -f "$WEB_DIR/package.json" ] && grep -q "\"$1\":" "$WEB_DIR/package.json"; }
+
+if [ -f "$WEB_DIR/package.json" ]; then
+    step "the page's packages and build" "$ROOT/scripts/web.sh" build
+    if has_script check; then step "the page's type check (10 s)" npm_run check; fi
+    if has_script test; then step "the page's unit tests (10 s)" npm_run test; fi
+fi
+
+# One selection of packages and features for programs and tests: nothing is built twice, and the tests find the
+# programs (flywheel, flywheel-trainer) beside them.
+set -- --locked --workspace --features flywheel-train/torch
+step "building programs and tests (the first time: 8 to 12 minutes on 2 cores)" cargo build $CARGO_QUIET "$@" --bins --tests
+step "the Rust tests" cargo test "$@"
+
+if has_script test:page; then
+    if [ -n "$chromium" ]; then
+        FLYWHEEL_CHROMIUM=$chromium FLYWHEEL_BIN=$TARGET/debug/flywheel
+        export FLYWHEEL_CHROMIUM FLYWHEEL_BIN
+        step "the page in headless Chromium (under a minute)" npm_run test:page
+    else
+        skipped="$skipped the page in headless Chromium (install it with: $(install_hint chromium));"
+    fi
+fi
+
+if [ -n "$skipped" ]; then
+    warn "SKIPPED:$skipped"
+fi
+say "every test that ran has passed"

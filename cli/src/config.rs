@@ -209,7 +209,7 @@ impl Config {
     }
 
     /// Every problem at once.
-    fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         let mut problems = Vec::new();
         if self.up.sessions > 64 {
             problems.push(format!("up.sessions is {}; at most 64 games run at once", self.up.sessions));

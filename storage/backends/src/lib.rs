@@ -1,1 +1,116 @@
-//! flywheel-backends
+//! Which backend is meant: decided here, by URL, and nowhere else.
+//!
+//! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
+//! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
+//! Unix socket while one of them holds it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use flywheel_catalog::Catalog;
+use flywheel_lake::{DurableFileSystem, Lake};
+use flywheel_log::EventLog;
+use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog};
+use flywheel_registry::Registry;
+use object_store::{ObjectStore, prefix::PrefixStore};
+
+/// Everything that a program works on.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    pub log: Arc<dyn EventLog>,
+    pub lake: Lake,
+    pub registry: Arc<Registry>,
+    pub catalog: Catalog,
+}
+
+/// Where the backends are.
+#[derive(Debug, Clone)]
+pub struct BackendUrls {
+    /// `embedded:` for the data folder's log, `embedded:/some/folder` for another.
+    pub log: String,
+    /// The data folder.
+    pub data: PathBuf,
+}
+
+impl BackendUrls {
+    /// Folder of the embedded log.
+    ///
+    /// # Errors
+    /// If the URL names a backend that this program does not have.
+    pub fn embedded_log(&self) -> anyhow::Result<PathBuf> {
+        match self.log.split_once(':') {
+            Some(("embedded", "")) => Ok(self.data.join("log")),
+            Some(("embedded", path)) => Ok(PathBuf::from(path.trim_start_matches("//"))),
+            _ => bail!("`{}` is not a log that this program knows; use `embedded:` or `embedded:PATH`", self.log),
+        }
+    }
+}
+
+impl Backends {
+    /// Opens the log as its owner; other processes may then [`Backends::connect`].
+    ///
+    /// # Errors
+    /// If another process holds the log, or a store cannot be opened: the message says which and where.
+    pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, Arc<EmbeddedLog>)> {
+        let folder = urls.embedded_log()?;
+        let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
+            .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        Ok((Self::with_log(urls, log.clone()).await?, log))
+    }
+
+    /// Opens the log, or connects to the process that holds it.
+    ///
+    /// # Errors
+    /// Like [`Backends::open`].
+    pub async fn connect(urls: &BackendUrls) -> anyhow::Result<Self> {
+        let folder = urls.embedded_log()?;
+        let log = flywheel_log_embedded::open_or_connect(&folder)
+            .await
+            .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        Self::with_log(urls, log).await
+    }
+
+    async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
+        let registry = open_registry(&urls.data, Some(Arc::clone(&log)))?;
+        Ok(Self { log, lake: open_lake(&urls.data)?, registry, catalog: open_catalog(&urls.data).await? })
+    }
+}
+
+/// The tables of a data folder: `lake/`.
+///
+/// # Errors
+/// If the folder cannot be made.
+pub fn open_lake(data: &Path) -> anyhow::Result<Lake> {
+    let folder = make(data.join("lake"))?;
+    Lake::local(&folder).with_context(|| format!("opening the tables in `{}`", folder.display()))
+}
+
+/// The models of a data folder: `registry/`.
+///
+/// # Errors
+/// If the folder cannot be made.
+pub fn open_registry(data: &Path, hints: Option<Arc<dyn EventLog>>) -> anyhow::Result<Arc<Registry>> {
+    let folder = make(data.join("registry"))?;
+    let folder = folder.canonicalize().with_context(|| format!("finding `{}`", folder.display()))?;
+    let prefix = object_store::path::Path::from_absolute_path(&folder)
+        .with_context(|| format!("`{}` cannot be written as an object path", folder.display()))?;
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(DurableFileSystem::new(), prefix));
+    Ok(Arc::new(Registry::open(store, "", hints)))
+}
+
+/// The runs of a data folder: `catalog.sqlite`.
+///
+/// # Errors
+/// If the database cannot be opened or migrated.
+pub async fn open_catalog(data: &Path) -> anyhow::Result<Catalog> {
+    let file = data.join("catalog.sqlite");
+    Catalog::open(&file).await.with_context(|| format!("opening the catalog `{}`", file.display()))
+}
+
+fn make(folder: PathBuf) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating `{}`", folder.display()))?;
+    Ok(folder)
+}

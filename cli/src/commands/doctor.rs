@@ -1,0 +1,163 @@
+use std::{net::TcpListener, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    Global,
+    config::Config,
+    data::DataDir,
+    exit::{Code, Failure},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    state: State,
+    finding: String,
+    fix: Option<String>,
+}
+
+fn ok(check: &'static str, finding: impl Into<String>) -> Check {
+    Check { check, state: State::Ok, finding: finding.into(), fix: None }
+}
+
+fn bad(check: &'static str, state: State, finding: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { check, state, finding: finding.into(), fix: Some(fix.into()) }
+}
+
+/// Exit code 7 if a check failed.
+pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
+    let mut checks = vec![ok("program", format!("flywheel {}", env!("CARGO_PKG_VERSION")))];
+    match Config::load(global) {
+        Ok(config) => {
+            checks.push(ok("configuration", "fits"));
+            data(&config, &mut checks).await;
+            ports(&config, &mut checks);
+            checks.push(trainer(&config));
+        }
+        Err(failure) => checks.push(bad("configuration", State::Failed, failure.to_string(), "mend the value that is named")),
+    }
+    checks.push(page());
+    let lines: Vec<_> = checks
+        .iter()
+        .map(|c| {
+            let mark = match c.state {
+                State::Ok => "ok",
+                State::Warning => "warning",
+                State::Failed => "FAILED",
+            };
+            vec![mark.to_owned(), c.check.to_owned(), c.finding.clone(), c.fix.clone().unwrap_or_default()]
+        })
+        .collect();
+    output::print(global, &checks, &["", "check", "finding", "fix"], lines);
+    let failed = checks.iter().filter(|c| c.state == State::Failed).count();
+    if failed > 0 {
+        return Err(Failure::msg(Code::CheckFailed, format!("{failed} checks failed")));
+    }
+    Ok(())
+}
+
+async fn data(config: &Config, checks: &mut Vec<Check>) {
+    let folder = &config.data;
+    let parent = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+    match free_bytes(parent) {
+        Some(free) if free < 2 << 30 => checks.push(bad(
+            "disk",
+            State::Failed,
+            format!("{} MB free", free >> 20),
+            "free some space, or name another folder with --data DIR",
+        )),
+        Some(free) => checks.push(ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))),
+        None => checks.push(bad("disk", State::Warning, "free space is unknown", "look with df")),
+    }
+    if !folder.exists() {
+        checks.push(ok("data folder", format!("`{}` is not there yet; `flywheel up` makes it", folder.display())));
+        return;
+    }
+    match DataDir::open(folder) {
+        Err(failure) => checks.push(bad("data folder", State::Failed, failure.to_string(), "see the message")),
+        Ok(dir) => {
+            checks.push(ok("data folder", format!("`{}`, layout {}", folder.display(), crate::data::DATA_VERSION)));
+            match dir.lock() {
+                Ok(_) => checks.push(ok("loop", "not running")),
+                Err(_) => {
+                    let url = dir.running().map_or_else(String::new, |running| running.url);
+                    checks.push(ok("loop", format!("running, {url}")));
+                }
+            }
+            match crate::systems::open_existing(config).await {
+                Ok(backends) => checks.push(ok("log", format!("durability {}", backends.log.durability()))),
+                Err(failure) => checks.push(bad("log", State::Failed, failure.to_string(), "see the message")),
+            }
+        }
+    }
+}
+
+fn ports(config: &Config, checks: &mut Vec<Check>) {
+    if config.up.port == 0 {
+        return;
+    }
+    match TcpListener::bind(("127.0.0.1", config.up.port)) {
+        Ok(_) => checks.push(ok("port", format!("{} is free", config.up.port))),
+        Err(error) => checks.push(bad(
+            "port",
+            State::Warning,
+            format!("{}: {error}", config.up.port),
+            "a running loop holds it, or choose another with --port P",
+        )),
+    }
+}
+
+fn trainer(config: &Config) -> Check {
+    match crate::up::trainer::find_program(&config.train) {
+        Ok(program) => match std::process::Command::new(&program).arg("doctor").output() {
+            Ok(output) if output.status.success() => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                ok("trainer", text.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+            Ok(output) => bad(
+                "trainer",
+                State::Failed,
+                format!("`{}` ended with {}", program.display(), output.status),
+                "`make libtorch build`; its libtorch may have moved",
+            ),
+            Err(error) => bad("trainer", State::Failed, error.to_string(), "`make build`"),
+        },
+        Err(why) => bad("trainer", State::Failed, why, "`make build`"),
+    }
+}
+
+fn page() -> Check {
+    if flywheel_control::page_is_stub() {
+        bad("page", State::Warning, "built without Node: a stub is served", "install Node 20 and `make build`")
+    } else {
+        ok("page", "built in")
+    }
+}
+
+/// Bytes that an ordinary user may still write in the file system of `path`.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is a C string and `stat` is written by the call before it is read.
+    let stat = unsafe {
+        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return None;
+        }
+        stat.assume_init()
+    };
+    Some(stat.f_bavail as u64 * stat.f_frsize as u64)
+}

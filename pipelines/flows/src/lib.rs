@@ -1,1 +1,37 @@
-//! flywheel-flows
+//! The two streaming jobs between the log and the tables.
+//!
+//! [`Land`] puts every event into `events`. [`Assemble`] plays each game's events through its
+//! [`Experience`](flywheel_game_api::Experience) and, once the game has closed, puts its transitions and
+//! episodes into their tables.
+//!
+//! Both are exactly once: how far each partition of the log was taken lies in the same commit as the rows. Both
+//! give the same rows whenever and however often they are killed and started again, and however many of them run
+//! at once. Neither is ever stopped by a record: what cannot be used becomes a dead letter with its position,
+//! reason and bytes; a repeat of `(game_id, seq)` is dropped and counted; a gap in `seq` is counted by `Land` and
+//! marks the game's episodes `incomplete` in `Assemble`, which keeps its transitions out.
+//!
+//! When the store or the log is away, the job waits with growing pauses and its [`FlowStatus`] says why. Memory is
+//! bounded by the configured batch, plus one small entry for each recent game, plus (for `Assemble`) the
+//! transitions of open games.
+
+mod assemble;
+mod config;
+mod error;
+mod game;
+mod histogram;
+mod land;
+pub mod metrics;
+mod partition;
+mod read;
+mod retry;
+mod seen;
+mod status;
+
+pub use assemble::{Assemble, AssembleStats, app_id as assemble_app_id, low_app_id as assemble_low_app_id};
+pub use config::{AssembleConfig, LandConfig};
+pub use error::FlowError;
+pub use game::{Closing, is_terminal};
+pub use histogram::Histogram;
+pub use land::{Land, LandStats, app_id as land_app_id};
+pub use seen::{Seen, SeqSet};
+pub use status::{FlowState, FlowStatus};

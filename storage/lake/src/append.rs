@@ -17,6 +17,8 @@ pub enum Expected {
     Below,
     /// Exactly here; `None` is before everything.
     At(Option<i64>),
+    /// No matter: a note that is written beside positions that do matter.
+    Anywhere,
 }
 
 /// How far a commit brings one application id.
@@ -31,6 +33,11 @@ pub struct Advance {
 impl Advance {
     pub fn new(app_id: impl Into<String>, from: Option<i64>, to: i64) -> Self {
         Self { app_id: app_id.into(), from: Expected::At(from), to }
+    }
+
+    /// A number kept under `app_id` that decides nothing.
+    pub fn note(app_id: impl Into<String>, to: i64) -> Self {
+        Self { app_id: app_id.into(), from: Expected::Anywhere, to }
     }
 }
 
@@ -105,8 +112,9 @@ impl Table {
 
     /// What the positions at `state` say about a commit.
     async fn weigh(&self, state: &State, advances: &[Advance]) -> Result<Verdict<Stop>, LakeError> {
-        let (mut reached, mut moved) = (0, None);
-        for advance in advances {
+        let (mut checked, mut reached, mut moved) = (0, 0, None);
+        for advance in advances.iter().filter(|advance| advance.from != Expected::Anywhere) {
+            checked += 1;
             let found = self.position_at(state, &advance.app_id).await?;
             if found.is_some_and(|found| found >= advance.to) {
                 reached += 1;
@@ -117,12 +125,10 @@ impl Table {
             }
         }
         Ok(match moved {
-            _ if advances.is_empty() => Verdict::Go,
-            _ if reached == advances.len() => Verdict::Stop(Stop::Reached(state.version)),
+            _ if checked == 0 => Verdict::Go,
+            _ if reached == checked => Verdict::Stop(Stop::Reached(state.version)),
             Some(why) => Verdict::Stop(Stop::Moved(why)),
-            None if reached > 0 => {
-                Verdict::Stop(Stop::Moved(format!("{reached} of {} positions are reached", advances.len())))
-            }
+            None if reached > 0 => Verdict::Stop(Stop::Moved(format!("{reached} of {checked} positions are reached"))),
             None => Verdict::Go,
         })
     }

@@ -1,0 +1,414 @@
+//! Log to table `events`, exactly once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{Int32Type, Int64Type},
+};
+use flywheel_events::System;
+use flywheel_lake::{Advance, Lake, Range, ScanOptions, Table, TableName};
+use flywheel_log::{EventLog, StoredRecord, Topic};
+use flywheel_tables::{DeadLetterRow, DeadLettersBuilder, EventView, EventsBuilder};
+use futures::TryStreamExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    FlowError, FlowStatus, Histogram, LandConfig,
+    error::Stop,
+    metrics::{LAND_DEAD, LAND_DUPLICATES, LAND_EVENTS, LAND_FRESHNESS, LAND_GAPS, LAND_WAITING},
+    read::{Chunk, ReadFrom, Readers},
+    retry::{Backoff, persist},
+    seen::{Added, Seen},
+    status::FlowState,
+};
+
+/// Under this id the tables keep how far `land` has come with a partition.
+pub fn app_id(topic: &Topic, partition: u32) -> String {
+    format!("land/{topic}/{partition}")
+}
+
+/// What [`Land`] has done since it was made, and does now.
+#[derive(Debug)]
+pub struct LandStats {
+    pub status: Arc<FlowStatus>,
+    /// Rows committed to `events`.
+    pub events: AtomicU64,
+    pub duplicates: AtomicU64,
+    /// Rows committed to `dead_letters`.
+    pub dead: AtomicU64,
+    /// Stretches of `seq` missing now in recent games.
+    pub gaps: AtomicU64,
+    /// Times that records were trimmed from the log before they were read.
+    pub lost: AtomicU64,
+    pub commits: AtomicU64,
+    /// Records read and not yet committed.
+    pub pending: AtomicU64,
+    /// By the log's clock: the newest record that is in the table.
+    pub committed_ingest_ms: AtomicI64,
+    pub last_commit_ms: AtomicI64,
+    pub last_version: AtomicU64,
+    /// Milliseconds from acceptance by the log to the commit, for each event.
+    pub freshness: Histogram,
+}
+
+impl LandStats {
+    fn new() -> Self {
+        Self {
+            status: Arc::new(FlowStatus::new(LAND_WAITING)),
+            events: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            committed_ingest_ms: AtomicI64::new(0),
+            last_commit_ms: AtomicI64::new(0),
+            last_version: AtomicU64::new(0),
+            freshness: Histogram::default(),
+        }
+    }
+
+    pub fn freshness_p50_ms(&self) -> u64 {
+        self.freshness.quantile(0.5)
+    }
+
+    pub fn freshness_p99_ms(&self) -> u64 {
+        self.freshness.quantile(0.99)
+    }
+}
+
+/// The job that puts every event of a topic into table `events`.
+#[derive(Debug)]
+pub struct Land {
+    log: Arc<dyn EventLog>,
+    events: Table,
+    dead: Table,
+    config: LandConfig,
+    stats: Arc<LandStats>,
+}
+
+/// What is known of one partition.
+struct Partition {
+    number: u32,
+    app_id: String,
+    /// Where tables `events` and `dead_letters` stand.
+    committed: Option<i64>,
+    dead_committed: Option<i64>,
+    /// The last record taken into the batch.
+    taken: Option<i64>,
+    dead_taken: Option<i64>,
+    seen: Seen,
+}
+
+struct Batch {
+    rows: EventsBuilder,
+    dead: DeadLettersBuilder,
+    records: usize,
+    duplicates: u64,
+    newest_ms: i64,
+}
+
+impl Land {
+    pub fn new(log: Arc<dyn EventLog>, lake: Lake, config: LandConfig) -> Self {
+        crate::metrics::describe();
+        Self {
+            log,
+            events: lake.table(TableName::Events),
+            dead: lake.table(TableName::DeadLetters),
+            config,
+            stats: Arc::new(LandStats::new()),
+        }
+    }
+
+    pub fn stats(&self) -> Arc<LandStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Runs until told to stop; what was read by then is committed first. May be called again.
+    ///
+    /// # Errors
+    /// Only for what waiting cannot mend, such as a table of a newer format.
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), FlowError> {
+        let result = loop {
+            match self.session(&cancel).await {
+                Stop::Cancelled => break Ok(()),
+                Stop::Moved(error) => tracing::warn!(%error, "another land moved a position; starting over from there"),
+                Stop::Failed(error) => break Err(error),
+            }
+        };
+        match &result {
+            Ok(()) => self.stats.status.set(FlowState::Stopped, None),
+            Err(error) => self.stats.status.set(FlowState::Failed, Some(error.to_string())),
+        }
+        result
+    }
+
+    /// One run from the positions in the tables on.
+    async fn session(&self, cancel: &CancellationToken) -> Stop {
+        let mut backoff = Backoff::new(self.config.retry_min, self.config.retry_max);
+        let status = &self.stats.status;
+        let mut partitions = match persist(status, cancel, &mut backoff, async || self.resume().await).await {
+            Ok(partitions) => partitions,
+            Err(stop) => return stop,
+        };
+        let from = partitions
+            .values()
+            .map(|p| ReadFrom { partition: self.config.topic.partition(p.number), after: p.committed })
+            .collect();
+        // The readers stop with the session, whatever ends it.
+        let reading = cancel.child_token();
+        let _stop_reading = reading.clone().drop_guard();
+        let mut readers = Readers::start(&self.log, from, self.config.read_bytes, &backoff, status, &reading);
+        let mut batch = Batch {
+            rows: EventsBuilder::new(),
+            dead: DeadLettersBuilder::new(),
+            records: 0,
+            duplicates: 0,
+            newest_ms: 0,
+        };
+        let mut due: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                // Stop: keep what was read.
+                () = cancel.cancelled() => {
+                    return match self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
+                        Ok(()) => Stop::Cancelled,
+                        Err(stop) => stop,
+                    };
+                }
+                // The first record has lingered long enough.
+                () = sleep_until(due), if due.is_some() => {
+                    if let Err(stop) = self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
+                        return stop;
+                    }
+                    due = None;
+                }
+                // Input.
+                chunk = readers.chunks.recv() => {
+                    let Some(chunk) = chunk else {
+                        return Stop::Failed(FlowError::Task("the readers of the log ended".to_owned()));
+                    };
+                    let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
+                    self.take(chunk, partition, &mut batch);
+                    due.get_or_insert_with(|| Instant::now() + self.config.linger);
+                    if batch.rows.len() + batch.dead.len() >= self.config.max_batch_rows
+                        || batch.rows.bytes() + batch.dead.bytes() >= self.config.max_batch_bytes
+                    {
+                        if let Err(stop) = self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
+                            return stop;
+                        }
+                        due = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the tables stand, and which recent events they hold.
+    async fn resume(&self) -> Result<BTreeMap<u32, Partition>, flywheel_lake::LakeError> {
+        let mut partitions = BTreeMap::new();
+        for number in 0..self.config.partitions {
+            let app_id = app_id(&self.config.topic, number);
+            let committed = self.events.position(&app_id).await?;
+            let dead_committed = self.dead.position(&app_id).await?;
+            let window_ms = i64::try_from(self.config.dedupe_window.as_millis()).unwrap_or(i64::MAX);
+            let partition = Partition {
+                number,
+                app_id,
+                committed,
+                dead_committed,
+                taken: committed,
+                dead_taken: dead_committed,
+                seen: Seen::new(window_ms, self.config.max_games),
+            };
+            partitions.insert(number, partition);
+        }
+        self.recall(&mut partitions).await?;
+        self.stats.gaps.store(open_gaps(&partitions), Relaxed);
+        self.stats.pending.store(0, Relaxed);
+        Ok(partitions)
+    }
+
+    /// Reads the recent part of the table, so that repeats are known as if this process had never stopped.
+    async fn recall(&self, partitions: &mut BTreeMap<u32, Partition>) -> Result<(), flywheel_lake::LakeError> {
+        let files = self.events.files().await?;
+        let newest = files.iter().filter_map(|file| file.ranges.get("ingest_ms")).map(|range| range.1).max();
+        let Some(newest) = newest else { return Ok(()) };
+        let window_ms = i64::try_from(self.config.dedupe_window.as_millis()).unwrap_or(i64::MAX);
+        let oldest = newest.saturating_sub(window_ms);
+        let cut = files.iter().any(|file| file.ranges.get("ingest_ms").is_some_and(|range| range.1 < oldest));
+        let mut options = ScanOptions::columns(["partition", "game_id", "seq", "ingest_ms"]);
+        options.ranges.push(Range::at_least("ingest_ms", oldest));
+        if let Some(system) = System::ALL.into_iter().find(|s| s.topic() == self.config.topic.as_str()) {
+            options.system = Some(system.as_str().to_owned());
+        }
+        let mut batches = self.events.scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (number, game_id) =
+                (column("partition").as_primitive::<Int32Type>(), column("game_id").as_string::<i32>());
+            let (seq, at) =
+                (column("seq").as_primitive::<Int64Type>(), column("ingest_ms").as_primitive::<Int64Type>());
+            for row in 0..batch.num_rows() {
+                if let Some(partition) = partitions.get_mut(&(number.value(row) as u32)) {
+                    partition.seen.see(game_id.value(row), seq.value(row) as u64, at.value(row));
+                }
+            }
+        }
+        if cut {
+            partitions.values_mut().for_each(|p| p.seen.assume_older_seen());
+        }
+        Ok(())
+    }
+
+    fn take(&self, chunk: Chunk, partition: &mut Partition, batch: &mut Batch) {
+        if chunk.lost {
+            self.stats.lost.fetch_add(1, Relaxed);
+        }
+        self.stats.pending.fetch_add(chunk.records.len() as u64, Relaxed);
+        for record in &chunk.records {
+            let offset = record.offset.as_i64();
+            batch.records += 1;
+            batch.newest_ms = batch.newest_ms.max(record.ingest_ms);
+            partition.taken = Some(offset);
+            match EventView::decode(&record.value) {
+                Ok(event) => self.take_event(&event, record, partition, batch),
+                Err(error) => self.give_up(error.reason(), &error.to_string(), record, partition, batch),
+            }
+        }
+    }
+
+    fn take_event(&self, event: &EventView<'_>, record: &StoredRecord, partition: &mut Partition, batch: &mut Batch) {
+        if i64::try_from(event.seq).is_err() {
+            let detail = format!("seq {} does not fit a table's long", event.seq);
+            return self.give_up("seq_out_of_range", &detail, record, partition, batch);
+        }
+        let sight = partition.seen.see(&event.game_id, event.seq, record.ingest_ms);
+        match sight.added {
+            Added::New => {
+                batch.rows.push_view(event, partition.number, record.offset.as_i64(), record.ingest_ms);
+                if sight.opened_gap {
+                    tracing::warn!(game_id = %event.game_id, seq = event.seq, "a gap in seq opened");
+                }
+            }
+            Added::Repeat => batch.duplicates += 1,
+            Added::Refused => {
+                let detail = format!("`{}` has more gaps in seq than are kept track of", event.game_id);
+                self.give_up("too_many_gaps", &detail, record, partition, batch);
+            }
+        }
+    }
+
+    fn give_up(&self, reason: &str, detail: &str, record: &StoredRecord, partition: &mut Partition, batch: &mut Batch) {
+        let offset = record.offset.as_i64();
+        if partition.dead_committed.is_some_and(|committed| offset <= committed) {
+            return;
+        }
+        partition.dead_taken = Some(offset);
+        batch.dead.push(&DeadLetterRow {
+            system: system_of(&self.config.topic),
+            flow: "land".to_owned(),
+            topic: self.config.topic.to_string(),
+            partition: partition.number,
+            offset,
+            ingest_ms: record.ingest_ms,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            raw: record.value.to_vec(),
+        });
+    }
+
+    /// Commits the batch: dead letters first, since the position of `events` says that both are done.
+    async fn flush(
+        &self,
+        partitions: &mut BTreeMap<u32, Partition>,
+        batch: &mut Batch,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let moved = |p: &Partition| p.taken != p.committed;
+        if !partitions.values().any(moved) {
+            return Ok(());
+        }
+        if !batch.dead.is_empty() {
+            let n_dead = batch.dead.len() as u64;
+            let rows = vec![batch.dead.finish()];
+            let advances: Vec<_> = partitions
+                .values()
+                .filter(|p| p.dead_taken != p.dead_committed)
+                .map(|p| Advance::new(&p.app_id, p.dead_committed, p.dead_taken.expect("moved on")))
+                .collect();
+            let append = async || self.dead.append_from(rows.clone(), &advances).await;
+            persist(&self.stats.status, cancel, backoff, append).await?;
+            partitions.values_mut().for_each(|p| p.dead_committed = p.dead_taken);
+            self.stats.dead.fetch_add(n_dead, Relaxed);
+            metrics::counter!(LAND_DEAD).increment(n_dead);
+        }
+        let rows = batch.rows.finish();
+        let advances: Vec<_> = partitions
+            .values()
+            .filter(|p| moved(p))
+            .map(|p| Advance::new(&p.app_id, p.committed, p.taken.expect("moved on")))
+            .collect();
+        let append = async || self.events.append_from(vec![rows.clone()], &advances).await;
+        let commit = persist(&self.stats.status, cancel, backoff, append).await?;
+        partitions.values_mut().for_each(|p| p.committed = p.taken);
+        self.stats.gaps.store(open_gaps(partitions), Relaxed);
+        self.account(&rows, batch, commit.version);
+        Ok(())
+    }
+
+    fn account(&self, rows: &RecordBatch, batch: &mut Batch, version: u64) {
+        let (stats, now) = (&self.stats, now_ms());
+        let ingest = rows.column_by_name("ingest_ms").expect("events have it").as_primitive::<Int64Type>();
+        let histogram = metrics::histogram!(LAND_FRESHNESS);
+        for at in ingest.values() {
+            let age = (now - at).max(0) as u64;
+            stats.freshness.record(age);
+            histogram.record(age as f64 / 1000.0);
+        }
+        stats.events.fetch_add(rows.num_rows() as u64, Relaxed);
+        stats.duplicates.fetch_add(batch.duplicates, Relaxed);
+        stats.commits.fetch_add(1, Relaxed);
+        stats.pending.fetch_sub(batch.records as u64, Relaxed);
+        stats.committed_ingest_ms.fetch_max(batch.newest_ms, Relaxed);
+        stats.last_commit_ms.store(now, Relaxed);
+        stats.last_version.store(version, Relaxed);
+        metrics::counter!(LAND_EVENTS).increment(rows.num_rows() as u64);
+        metrics::counter!(LAND_DUPLICATES).increment(batch.duplicates);
+        metrics::gauge!(LAND_GAPS).set(stats.gaps.load(Relaxed) as f64);
+        tracing::debug!(topic = %self.config.topic, version, n_rows = rows.num_rows(), "committed batch");
+        (batch.records, batch.duplicates) = (0, 0);
+    }
+}
+
+fn open_gaps(partitions: &BTreeMap<u32, Partition>) -> u64 {
+    partitions.values().map(|p| p.seen.gaps() as u64).sum()
+}
+
+pub(crate) async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+/// The system whose topic it is.
+pub(crate) fn system_of(topic: &Topic) -> String {
+    let system = System::ALL.into_iter().find(|system| system.topic() == topic.as_str());
+    system.map_or_else(|| "unknown".to_owned(), |system| system.to_string())
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

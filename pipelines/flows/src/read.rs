@@ -1,0 +1,118 @@
+//! One task for each partition reads ahead, a bounded distance.
+
+use std::{sync::Arc, time::Duration};
+
+use flywheel_log::{EventLog, LogErrorKind, Offset, Position, ReadLimit, StoredRecord, TopicPartition};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    retry::Backoff,
+    status::{FlowState, FlowStatus},
+};
+
+/// Records of one partition, in order, never empty.
+pub(crate) struct Chunk {
+    pub partition: u32,
+    pub records: Vec<StoredRecord>,
+    /// Records before these had been trimmed from the log before they were read.
+    pub lost: bool,
+}
+
+/// Reads every partition after its position. Dropping it ends the tasks.
+pub(crate) struct Readers {
+    pub chunks: mpsc::Receiver<Chunk>,
+    _tasks: JoinSet<()>,
+}
+
+pub(crate) struct ReadFrom {
+    pub partition: TopicPartition,
+    /// `None` is the start.
+    pub after: Option<i64>,
+}
+
+impl Readers {
+    pub fn start(
+        log: &Arc<dyn EventLog>,
+        from: Vec<ReadFrom>,
+        read_bytes: usize,
+        backoff: &Backoff,
+        status: &Arc<FlowStatus>,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let (send, chunks) = mpsc::channel(from.len().max(1) * 2);
+        let mut tasks = JoinSet::new();
+        for from in from {
+            tasks.spawn(read(
+                Arc::clone(log),
+                from,
+                read_bytes,
+                backoff.clone(),
+                Arc::clone(status),
+                send.clone(),
+                cancel.clone(),
+            ));
+        }
+        Self { chunks, _tasks: tasks }
+    }
+}
+
+async fn read(
+    log: Arc<dyn EventLog>,
+    from: ReadFrom,
+    read_bytes: usize,
+    mut backoff: Backoff,
+    status: Arc<FlowStatus>,
+    send: mpsc::Sender<Chunk>,
+    cancel: CancellationToken,
+) {
+    let mut position = position(from.after);
+    let mut lost = false;
+    let limit = ReadLimit { max_records: 10_000, max_bytes: read_bytes, max_wait: Duration::from_secs(1) };
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            read = log.read(&from.partition, position, limit) => read,
+        };
+        match read {
+            Ok(records) => {
+                backoff.reset();
+                let Some(last) = records.last() else { continue };
+                position = Position::After(last.offset);
+                let chunk = Chunk { partition: from.partition.partition, records, lost };
+                lost = false;
+                if send.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == LogErrorKind::Trimmed => {
+                // What was trimmed before it was read is gone: say so, loudly, and go on with what there is.
+                match log.bounds(&from.partition).await.map(|bounds| bounds.trimmed) {
+                    Ok(Some(trimmed)) if Position::After(trimmed) > position => {
+                        tracing::error!(partition = %from.partition, %error, "records were trimmed before they were read");
+                        (position, lost) = (Position::After(trimmed), true);
+                    }
+                    _ if !backoff.pause(&cancel).await => return,
+                    _ => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(partition = %from.partition, %error, "the log cannot be read; trying again");
+                status.set(FlowState::Waiting, Some(error.to_string()));
+                if !backoff.pause(&cancel).await {
+                    return;
+                }
+                continue;
+            }
+        }
+        status.running();
+    }
+}
+
+pub(crate) fn position(after: Option<i64>) -> Position {
+    match after.and_then(|offset| u64::try_from(offset).ok()) {
+        Some(offset) => Position::After(Offset::from_raw(offset)),
+        None => Position::Start,
+    }
+}

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use flywheel_lake::{LakeError, LakeErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Stop, is_final},
+    status::{FlowState, FlowStatus},
+};
+
+/// Pauses that grow from `min` to `max`.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, next: min }
+    }
+
+    pub fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    /// `false` if told to stop meanwhile.
+    pub async fn pause(&mut self, cancel: &CancellationToken) -> bool {
+        let pause = self.next;
+        self.next = (self.next * 2).min(self.max);
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+}
+
+/// Runs `work` on the lake until it is done. While it fails the status says why; told to stop, it gives up after
+/// the attempt under way: what is not in the table is still in the log.
+pub(crate) async fn persist<T>(
+    status: &FlowStatus,
+    cancel: &CancellationToken,
+    backoff: &mut Backoff,
+    mut work: impl AsyncFnMut() -> Result<T, LakeError>,
+) -> Result<T, Stop> {
+    loop {
+        match work().await {
+            Ok(done) => {
+                backoff.reset();
+                status.running();
+                return Ok(done);
+            }
+            Err(error) if error.kind() == LakeErrorKind::Moved || is_final(&error) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the lake refuses; trying again");
+                status.set(FlowState::Waiting, Some(error.to_string()));
+                if !backoff.pause(cancel).await {
+                    return Err(Stop::Cancelled);
+                }
+            }
+        }
+    }
+}

@@ -87,10 +87,10 @@ fn constants(files: &[&Source]) -> BTreeMap<String, String> {
             let Some((head, rest)) = declaration.split_once('=') else { continue };
             let Some((name, kind)) = head.split_once(':') else { continue };
             let value = rest.trim_start();
-            if kind.trim().ends_with("str") && value.starts_with('"') {
-                if let Some(value) = value[1..].split('"').next() {
-                    constants.insert(name.trim().to_owned(), value.to_owned());
-                }
+            if let Some(value) = value.strip_prefix('"').and_then(|value| value.split('"').next())
+                && kind.trim().ends_with("str")
+            {
+                constants.insert(name.trim().to_owned(), value.to_owned());
             }
         }
     }

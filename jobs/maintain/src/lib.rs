@@ -1,1 +1,17 @@
-//! flywheel-maintain
+//! Jobs that keep the tables fit and prove them right.
+//!
+//! [`Maintain`] merges the small files that the flows leave every second and removes what nobody needs any more.
+//! [`audit`] reads the whole log and the whole tables and compares them game by game: every event of the log is in
+//! the table once, with the same content; every transition that a closed game must give is there, and no other.
+//! It shares no code with the flows that it checks.
+
+mod acks;
+mod audit;
+mod games;
+mod maintain;
+pub mod metrics;
+mod stored;
+
+pub use acks::{AckJournalError, acknowledged};
+pub use audit::{AuditConfig, AuditError, AuditReport, AuditTotals, GameAudit, audit};
+pub use maintain::{Maintain, MaintainConfig, MaintainStats, compact};

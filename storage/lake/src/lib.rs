@@ -43,6 +43,8 @@ pub mod metrics;
 mod scan;
 mod state;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod upkeep;
 
 pub use append::{Advance, Commit, Expected};

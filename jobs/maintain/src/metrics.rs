@@ -1,0 +1,16 @@
+//! Every number that this crate exports.
+
+pub const ROUNDS: &str = "flywheel_maintain_rounds_total";
+pub const FAILURES: &str = "flywheel_maintain_failures_total";
+
+/// Every metric with its description; a dashboard may query nothing else.
+pub const ALL: [(&str, &str); 2] = [
+    (ROUNDS, "rounds of compaction over all tables"),
+    (FAILURES, "tables whose compaction or vacuum failed in a round"),
+];
+
+pub(crate) fn describe() {
+    for (name, text) in ALL {
+        metrics::describe_counter!(name, text);
+    }
+}

@@ -1,0 +1,131 @@
+//! What the tables hold of each game.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::{Int32Type, Int64Type},
+};
+use flywheel_lake::{Lake, LakeError, ScanOptions, TableName};
+use futures::TryStreamExt;
+
+use crate::games::content;
+
+/// One game by the tables.
+#[derive(Debug, Default)]
+pub(crate) struct StoredGame {
+    pub seqs: BTreeSet<u64>,
+    pub rows: u64,
+    pub content: u64,
+    pub transitions: u64,
+    /// `(tick, seat)` of each transition, to find doubles.
+    pub doubled_transitions: u64,
+    pub episodes: u64,
+    pub incomplete: bool,
+    pub doubled_seats: u64,
+    ticks: BTreeSet<(i64, String)>,
+    seats: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub games: BTreeMap<String, StoredGame>,
+    /// Dead letters of `land`: topic, partition, offset, and how many rows tell of it.
+    pub dead: BTreeMap<(String, u32, i64), u64>,
+    /// Dead letters of other flows.
+    pub dead_elsewhere: u64,
+}
+
+impl Stored {
+    pub async fn read(lake: &Lake) -> Result<Self, LakeError> {
+        let mut stored = Self::default();
+        stored.read_events(lake).await?;
+        stored.read_transitions(lake).await?;
+        stored.read_episodes(lake).await?;
+        stored.read_dead_letters(lake).await?;
+        Ok(stored)
+    }
+
+    async fn read_events(&mut self, lake: &Lake) -> Result<(), LakeError> {
+        let options = ScanOptions::columns(["game_id", "seq", "kind", "payload"]);
+        let mut batches = lake.table(TableName::Events).scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let text = |name| batch.column_by_name(name).expect("the scan asked for it").as_string::<i32>();
+            let (game_id, kind, payload) = (text("game_id"), text("kind"), text("payload"));
+            let seq = batch.column_by_name("seq").expect("the scan asked for it").as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let game = self.game(game_id.value(row));
+                let seq = seq.value(row) as u64;
+                game.rows += 1;
+                if game.seqs.insert(seq) {
+                    game.content = game.content.wrapping_add(content(seq, kind.value(row), payload.value(row)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_transitions(&mut self, lake: &Lake) -> Result<(), LakeError> {
+        let options = ScanOptions::columns(["game_id", "tick", "tank_id"]);
+        let mut batches = lake.table(TableName::Transitions).scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (game_id, seat) = (column("game_id").as_string::<i32>(), column("tank_id").as_string::<i32>());
+            let tick = column("tick").as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                let game = self.game(game_id.value(row));
+                game.transitions += 1;
+                if !game.ticks.insert((tick.value(row), seat.value(row).to_owned())) {
+                    game.doubled_transitions += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_episodes(&mut self, lake: &Lake) -> Result<(), LakeError> {
+        let options = ScanOptions::columns(["game_id", "seat", "incomplete"]);
+        let mut batches = lake.table(TableName::Episodes).scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (game_id, seat) = (column("game_id").as_string::<i32>(), column("seat").as_string::<i32>());
+            let incomplete = column("incomplete").as_boolean();
+            for row in 0..batch.num_rows() {
+                let game = self.game(game_id.value(row));
+                game.episodes += 1;
+                game.incomplete |= incomplete.is_valid(row) && incomplete.value(row);
+                if !game.seats.insert(seat.value(row).to_owned()) {
+                    game.doubled_seats += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_dead_letters(&mut self, lake: &Lake) -> Result<(), LakeError> {
+        let options = ScanOptions::columns(["flow", "topic", "partition", "offset"]);
+        let mut batches = lake.table(TableName::DeadLetters).scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (flow, topic) = (column("flow").as_string::<i32>(), column("topic").as_string::<i32>());
+            let partition = column("partition").as_primitive::<Int32Type>();
+            let offset = column("offset").as_primitive::<Int64Type>();
+            for row in 0..batch.num_rows() {
+                if flow.value(row) == "land" {
+                    let place = (topic.value(row).to_owned(), partition.value(row) as u32, offset.value(row));
+                    *self.dead.entry(place).or_default() += 1;
+                } else {
+                    self.dead_elsewhere += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn game(&mut self, id: &str) -> &mut StoredGame {
+        if !self.games.contains_key(id) {
+            self.games.insert(id.to_owned(), StoredGame::default());
+        }
+        self.games.get_mut(id).expect("just inserted")
+    }
+}

@@ -286,6 +286,30 @@ impl ReplayBuffer {
         self.sampler.restore(state)
     }
 
+    /// The priority of each row, already raised to `alpha`, oldest row first.
+    pub fn priorities(&self) -> Vec<f32> {
+        let capacity = self.config.capacity;
+        (0..self.len).map(|i| self.sampler.priority((self.oldest + i) % capacity)).collect()
+    }
+
+    /// Sets what [`ReplayBuffer::priorities`] gave for the same rows.
+    ///
+    /// # Errors
+    /// `BadState` if there is not one priority, finite and not negative, for each row.
+    pub fn restore_priorities(&mut self, priorities: &[f32]) -> Result<(), ReplayError> {
+        if priorities.len() != self.len {
+            let why = format!("{} priorities for {} rows", priorities.len(), self.len);
+            return Err(ReplayError::BadState(why));
+        }
+        if !priorities.iter().all(|priority| priority.is_finite() && *priority >= 0.0) {
+            return Err(ReplayError::BadState("a priority is negative or not finite".to_owned()));
+        }
+        let capacity = self.config.capacity as u32;
+        let slots: Vec<u32> = (0..self.len as u32).map(|i| (self.oldest as u32 + i) % capacity).collect();
+        self.sampler.set(&slots, priorities);
+        Ok(())
+    }
+
     fn check(&self, row: &Insert<'_>) -> Result<(), ReplayError> {
         let expected = self.observation_len();
         for (field, numbers) in [("s", row.s), ("s2", row.s2)] {
@@ -306,9 +330,7 @@ impl ReplayBuffer {
     fn shift(&self, kept: &[u32], observation: &[f32]) -> usize {
         let (stack, frame_len) = (self.config.stack, self.config.frame_len);
         let frame = |i: usize| &observation[i * frame_len..(i + 1) * frame_len];
-        (0..stack)
-            .find(|&shift| (shift..stack).all(|i| self.frames.same(kept[i], frame(i - shift))))
-            .unwrap_or(stack)
+        (0..stack).find(|&shift| (shift..stack).all(|i| self.frames.same(kept[i], frame(i - shift)))).unwrap_or(stack)
     }
 
     /// Turns `stack` into the frames of `observation`: those still shown are shared, the newest `shift` are kept anew.
@@ -345,14 +367,7 @@ impl ReplayBuffer {
     /// Fills the batch for the slots in `batch.index`.
     fn gather(&mut self, n: usize, batch: &mut TrainingBatch) {
         let (stack, frame_len, obs) = (self.config.stack, self.config.frame_len, self.observation_len());
-        batch.n = n;
-        batch.obs_len = obs;
-        batch.s.resize(n * obs, 0.0);
-        batch.s2.resize(n * obs, 0.0);
-        batch.a.resize(n, 0);
-        batch.reward.resize(n, 0.0);
-        batch.discount.resize(n, 0.0);
-        batch.generation.resize(n, 0);
+        batch.resize(n, obs);
         self.last.clear();
         self.last.extend_from_slice(&batch.index);
 

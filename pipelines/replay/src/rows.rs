@@ -228,14 +228,7 @@ impl RowBuffer {
     fn gather(&self, n: usize, batch: &mut RowBatch) {
         let (obs, stride) = (self.config.obs_len, self.stride);
         let RowBatch { training, done } = batch;
-        training.n = n;
-        training.obs_len = obs;
-        training.s.resize(n * obs, 0.0);
-        training.s2.resize(n * obs, 0.0);
-        training.a.resize(n, 0);
-        training.reward.resize(n, 0.0);
-        training.discount.resize(n, 0.0);
-        training.generation.resize(n, 0);
+        training.resize(n, obs);
         done.resize(n, 0);
         let used = 2 * obs + TAIL;
         for &slot in &training.index[..AHEAD.min(n)] {

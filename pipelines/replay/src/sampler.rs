@@ -140,6 +140,12 @@ impl Sampler {
         self.changed.len()
     }
 
+    pub(crate) fn set(&mut self, slots: &[u32], priorities: &[f32]) {
+        if let Some(tree) = &mut self.tree {
+            tree.set_many(slots, priorities);
+        }
+    }
+
     pub(crate) fn priority(&self, slot: usize) -> f32 {
         self.tree.as_ref().map_or(1.0, |tree| tree.get(slot))
     }

@@ -265,11 +265,14 @@ fn the_same_seed_draws_the_same_and_a_saved_sampler_goes_on_where_it_was() {
         buffer
     };
     let (mut one, mut two, mut batch) = (build(), build(), TrainingBatch::default());
+    // Learns from each draw, so that priorities decide the next.
     let mut draws = |buffer: &mut ReplayBuffer, rounds: usize| -> Vec<u32> {
         (0..rounds)
             .flat_map(|round| {
                 if round % 2 == 0 {
                     buffer.sample_prioritised(7, &mut batch).unwrap();
+                    let td: Vec<f32> = batch.index.iter().map(|&slot| 0.3 + (slot % 5) as f32).collect();
+                    buffer.update_priorities(&batch.index, &batch.generation, &td);
                 } else {
                     buffer.sample_uniform(9, &mut batch).unwrap();
                 }
@@ -282,9 +285,11 @@ fn the_same_seed_draws_the_same_and_a_saved_sampler_goes_on_where_it_was() {
     let state = two.sampler_state();
     let mut three = build();
     three.restore_sampler(&state).unwrap();
+    three.restore_priorities(&two.priorities()).unwrap();
     parts.extend(draws(&mut three, 10));
     assert_eq!(whole, parts);
     assert!(three.restore_sampler(&SamplerState { seed: "no".into(), ..state }).is_err());
+    assert!(three.restore_priorities(&[1.0]).is_err());
 }
 
 #[test]

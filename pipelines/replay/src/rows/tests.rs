@@ -64,7 +64,8 @@ fn late_priorities_of_overwritten_rows_change_nothing() {
 #[test]
 fn an_insert_whose_fields_disagree_is_refused_whole() {
     let mut buffer = RowBuffer::new(RowBufferConfig { capacity: 6, obs_len: 2, ..RowBufferConfig::default() });
-    let short = Rows { s: &[0.0; 4], s2: &[0.0; 4], action: &[0; 2], reward: &[0.0], discount: &[0.0; 2], done: &[0; 2] };
+    let short =
+        Rows { s: &[0.0; 4], s2: &[0.0; 4], action: &[0; 2], reward: &[0.0], discount: &[0.0; 2], done: &[0; 2] };
     let error = buffer.insert(short).unwrap_err();
     assert_eq!(error.to_string(), "`reward` has 1 numbers; this buffer keeps 2");
     assert!(buffer.is_empty());

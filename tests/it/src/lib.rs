@@ -1,1 +1,15 @@
-//! flywheel-it
+//! What the scenarios of `tests/` share: they start the real programs on loopback, and end only what they started.
+//!
+//! The programs are those that `cargo build --workspace --bins` has put beside the tests, or the one that
+//! `FLYWHEEL_BIN` names. Where there is none, a scenario says `SKIPPED` and passes, unless `FLYWHEEL_REQUIRE` lists
+//! `programs`.
+
+mod command;
+mod http;
+mod journal;
+mod looping;
+
+pub use command::{Finished, flywheel, program, requires};
+pub use http::get;
+pub use journal::{Promises, promises};
+pub use looping::{Loop, Scratch, signal, wait_for};

@@ -1,0 +1,68 @@
+//! One run of `flywheel` to its end.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// What a command that has ended said.
+#[derive(Debug)]
+pub struct Finished {
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Standard output as one JSON value.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+/// Whether a missing `what` is a failure instead of a skip.
+pub fn requires(what: &str) -> bool {
+    env::var("FLYWHEEL_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word.trim() == what))
+}
+
+/// The program under test; `None` where it is not built and may be missing.
+///
+/// # Panics
+/// If it is not built and `FLYWHEEL_REQUIRE` lists `programs`.
+pub fn program() -> Option<PathBuf> {
+    let path = match env::var_os("FLYWHEEL_BIN") {
+        Some(path) => PathBuf::from(path),
+        // A test lies in target/PROFILE/deps, the programs one above.
+        None => env::current_exe().ok()?.parent()?.parent()?.join("flywheel"),
+    };
+    if path.is_file() {
+        return Some(path);
+    }
+    let how = "build it with `cargo build --workspace --bins`";
+    assert!(!requires("programs"), "{} is not there; {how}", path.display());
+    eprintln!("SKIPPED: {} is not there; {how}", path.display());
+    None
+}
+
+/// Runs `flywheel` on a data folder and waits for its end.
+pub fn flywheel<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) -> Finished {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(data.parent().unwrap_or(data))
+        .env("FLYWHEEL_DATA", data)
+        .env_remove("FLYWHEEL_CONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

@@ -52,14 +52,14 @@ fi
 # One selection of packages and features for programs and tests: nothing is built twice, and the tests find the
 # programs (flywheel, flywheel-trainer) beside them.
 set -- --locked --workspace --features flywheel-train/torch
-step "building programs and tests (the first time: 8 to 12 minutes on 2 cores)" cargo build $CARGO_QUIET "$@" --bins --tests
+step "building programs and tests (the first time: 8 to 12 minutes on 2 cores)" cargo build $CARGO_QUIET "$@" --bins --tests --examples
 step "the Rust tests" cargo test "$@"
 
 if has_script test:page; then
     if [ -n "$chromium" ]; then
-        FLYWHEEL_CHROMIUM=$chromium FLYWHEEL_BIN=$TARGET/debug/flywheel
-        export FLYWHEEL_CHROMIUM FLYWHEEL_BIN
-        step "the page in headless Chromium (under a minute)" npm_run test:page
+        CHROMIUM=$chromium
+        export CHROMIUM
+        step "the page in headless Chromium (one to three minutes)" node scripts/page-test.mjs "$TARGET/debug"
     else
         skipped="$skipped the page in headless Chromium (install it with: $(install_hint chromium));"
     fi

@@ -161,7 +161,7 @@ impl Assemble {
     async fn session(&self, cancel: &CancellationToken) -> Stop {
         let (status, config) = (&self.stats.status, &self.config);
         let mut backoff = Backoff::new(config.retry_min, config.retry_max);
-        let mut partitions = match persist(status, cancel, &mut backoff, async || self.resume().await).await {
+        let mut partitions = match persist(status, cancel, &mut backoff, || self.resume()).await {
             Ok(partitions) => partitions,
             Err(stop) => return stop,
         };
@@ -310,7 +310,7 @@ impl Assemble {
             let advances: Vec<_> = moved
                 .map(|p| Advance::new(app_id(topic, p.number), p.committed.dead, p.dead_taken.expect("moved on")))
                 .collect();
-            persist(status, cancel, backoff, async || self.dead.append_from(rows.clone(), &advances).await).await?;
+            persist(status, cancel, backoff, || self.dead.append_from(rows.clone(), &advances)).await?;
             partitions.values_mut().for_each(|p| p.committed.dead = p.dead_taken);
             self.stats.dead.fetch_add(n_dead, Relaxed);
             metrics::counter!(ASSEMBLE_DEAD).increment(n_dead);
@@ -321,8 +321,7 @@ impl Assemble {
         let n_transitions = rows[0].num_rows() as u64;
         let advances = advances(topic, partitions, |p| p.committed.transitions);
         if !advances.is_empty() {
-            persist(status, cancel, backoff, async || self.transitions.append_from(rows.clone(), &advances).await)
-                .await?;
+            persist(status, cancel, backoff, || self.transitions.append_from(rows.clone(), &advances)).await?;
             let taken = |p: &mut Partition| p.committed.transitions = p.committed.transitions.max(p.taken);
             partitions.values_mut().for_each(taken);
         }
@@ -331,7 +330,7 @@ impl Assemble {
         let n_episodes = rows[0].num_rows() as u64;
         let advances = self::advances(topic, partitions, |p| p.committed.episodes);
         if !advances.is_empty() {
-            persist(status, cancel, backoff, async || self.episodes.append_from(rows.clone(), &advances).await).await?;
+            persist(status, cancel, backoff, || self.episodes.append_from(rows.clone(), &advances)).await?;
             partitions.values_mut().for_each(|p| p.committed.episodes = p.committed.episodes.max(p.taken));
         }
         self.account(partitions, output, n_transitions, n_episodes);

@@ -156,7 +156,7 @@ impl Land {
     async fn session(&self, cancel: &CancellationToken) -> Stop {
         let mut backoff = Backoff::new(self.config.retry_min, self.config.retry_max);
         let status = &self.stats.status;
-        let mut partitions = match persist(status, cancel, &mut backoff, async || self.resume().await).await {
+        let mut partitions = match persist(status, cancel, &mut backoff, || self.resume()).await {
             Ok(partitions) => partitions,
             Err(stop) => return stop,
         };
@@ -348,7 +348,7 @@ impl Land {
                 .filter(|p| p.dead_taken != p.dead_committed)
                 .map(|p| Advance::new(&p.app_id, p.dead_committed, p.dead_taken.expect("moved on")))
                 .collect();
-            let append = async || self.dead.append_from(rows.clone(), &advances).await;
+            let append = || self.dead.append_from(rows.clone(), &advances);
             persist(&self.stats.status, cancel, backoff, append).await?;
             partitions.values_mut().for_each(|p| p.dead_committed = p.dead_taken);
             self.stats.dead.fetch_add(n_dead, Relaxed);
@@ -360,7 +360,7 @@ impl Land {
             .filter(|p| moved(p))
             .map(|p| Advance::new(&p.app_id, p.committed, p.taken.expect("moved on")))
             .collect();
-        let append = async || self.events.append_from(vec![rows.clone()], &advances).await;
+        let append = || self.events.append_from(vec![rows.clone()], &advances);
         let commit = persist(&self.stats.status, cancel, backoff, append).await?;
         partitions.values_mut().for_each(|p| p.committed = p.taken);
         self.stats.gaps.store(open_gaps(partitions), Relaxed);

@@ -35,3 +35,13 @@ pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
 pub use seen::{Seen, SeqSet};
 pub use status::{FlowState, FlowStatus};
+
+/// Flows run as tasks of their own.
+const _: () = {
+    const fn is_send<T: Send>(_: &T) {}
+    #[allow(dead_code)]
+    fn flows_are_tasks(land: Land, assemble: Assemble, cancel: tokio_util::sync::CancellationToken) {
+        is_send(&land.run(cancel.clone()));
+        is_send(&assemble.run(cancel));
+    }
+};

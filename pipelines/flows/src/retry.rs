@@ -39,11 +39,11 @@ impl Backoff {
 
 /// Runs `work` on the lake until it is done. While it fails the status says why; told to stop, it gives up after
 /// the attempt under way: what is not in the table is still in the log.
-pub(crate) async fn persist<T>(
+pub(crate) async fn persist<T, F: Future<Output = Result<T, LakeError>>>(
     status: &FlowStatus,
     cancel: &CancellationToken,
     backoff: &mut Backoff,
-    mut work: impl AsyncFnMut() -> Result<T, LakeError>,
+    mut work: impl FnMut() -> F,
 ) -> Result<T, Stop> {
     loop {
         match work().await {

@@ -8,7 +8,11 @@ use deltalake::{
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 
-use crate::{LakeError, LakeErrorKind, Table, commit::Verdict, encode::encode, state::State};
+use crate::{
+    LakeError, LakeErrorKind, Table,
+    commit::{Condition, Stop},
+    encode::encode,
+};
 
 /// Where a writer believes that an application id stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl Table {
     pub async fn append_from(&self, batches: Vec<RecordBatch>, advances: &[Advance]) -> Result<Commit, LakeError> {
         let started = Instant::now();
         let state = self.create().await?;
-        if let Verdict::Stop(stop) = self.weigh(&state, advances).await? {
+        if let Some(stop) = self.weigh(&state, advances).await? {
             return stop.into_commit(self);
         }
         let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
@@ -89,12 +93,7 @@ impl Table {
             partition_by: Some(flywheel_tables::PARTITION_COLUMNS.map(str::to_owned).to_vec()),
             predicate: None,
         };
-        let positions: Vec<_> = advances.iter().map(|a| (a.app_id.clone(), a.to)).collect();
-        let turn = self.inner.turn.lock().await;
-        let outcome =
-            self.commit(actions, operation, &positions, async |state: &State| self.weigh(state, advances).await).await;
-        drop(turn);
-        match outcome? {
+        match self.commit(actions, operation, Condition::Positions(advances)).await? {
             Ok(version) => {
                 crate::metrics::committed(self.name(), rows, &adds, started.elapsed());
                 self.keep_log_short(version).await;
@@ -108,29 +107,6 @@ impl Table {
                 stop.into_commit(self)
             }
         }
-    }
-
-    /// What the positions at `state` say about a commit.
-    async fn weigh(&self, state: &State, advances: &[Advance]) -> Result<Verdict<Stop>, LakeError> {
-        let (mut checked, mut reached, mut moved) = (0, 0, None);
-        for advance in advances.iter().filter(|advance| advance.from != Expected::Anywhere) {
-            checked += 1;
-            let found = self.position_at(state, &advance.app_id).await?;
-            if found.is_some_and(|found| found >= advance.to) {
-                reached += 1;
-            } else if let Expected::At(from) = advance.from
-                && from != found
-            {
-                moved = Some(format!("`{}` stands at {found:?}, not at {from:?}", advance.app_id));
-            }
-        }
-        Ok(match moved {
-            _ if checked == 0 => Verdict::Go,
-            _ if reached == checked => Verdict::Stop(Stop::Reached(state.version)),
-            Some(why) => Verdict::Stop(Stop::Moved(why)),
-            None if reached > 0 => Verdict::Stop(Stop::Moved(format!("{reached} of {checked} positions are reached"))),
-            None => Verdict::Go,
-        })
     }
 
     async fn store_files(&self, batches: Vec<RecordBatch>) -> Result<Vec<Add>, LakeError> {
@@ -153,17 +129,14 @@ impl Table {
     }
 }
 
-enum Stop {
-    Reached(Version),
-    Moved(String),
-}
-
 impl Stop {
     fn into_commit(self, table: &Table) -> Result<Commit, LakeError> {
-        match self {
-            Self::Reached(version) => Ok(Commit { version, rows: 0, files: 0, skipped: true }),
-            Self::Moved(why) => Err(LakeError::new(LakeErrorKind::Moved, "appending to", table.name(), why)),
-        }
+        let why = match self {
+            Self::Reached(version) => return Ok(Commit { version, rows: 0, files: 0, skipped: true }),
+            Self::Moved(why) => why,
+            Self::Taken => unreachable!("an append takes no files out"),
+        };
+        Err(LakeError::new(LakeErrorKind::Moved, "appending to", table.name(), why))
     }
 }
 

@@ -13,7 +13,7 @@ use deltalake::{
 };
 use uuid::Uuid;
 
-use crate::{LakeError, LakeErrorKind, Table, state::State};
+use crate::{Advance, DataFile, Expected, LakeError, LakeErrorKind, Table, state::State};
 
 /// Names the commit, so that its writer knows it again when the store did not answer.
 const NONCE_KEY: &str = "flywheelCommit";
@@ -24,28 +24,43 @@ enum Settled {
     Taken,
 }
 
-/// What a writer still wants when the newest state is known.
-pub(crate) enum Verdict<T> {
-    Go,
-    /// Nothing to do any more.
-    Stop(T),
+/// What must be true of the newest state for a commit to happen.
+pub(crate) enum Condition<'a> {
+    /// The positions stand where the writer believes.
+    Positions(&'a [Advance]),
+    /// The files that it takes out are there.
+    Files(&'a [DataFile]),
+}
+
+/// Why nothing was committed.
+pub(crate) enum Stop {
+    /// Every position is reached already.
+    Reached(Version),
+    /// Somebody else moved a position.
+    Moved(String),
+    /// Somebody else took a file.
+    Taken,
 }
 
 impl Table {
-    /// Commits `actions` as the next version, unless `check` of the newest state says otherwise; `check` is asked
-    /// again whenever somebody else's commit came between. Call it in one's `turn`.
+    /// Commits `actions` as the next version if `condition` holds; it is looked at again whenever somebody else's
+    /// commit came between. Writers of one process take turns.
     ///
     /// The rules are those of a store that may apply a put and lose its answer: after any failure entry N is
     /// read. Ours: done. Somebody else's: look again and take the next number. Absent: put N again, never N+1.
-    pub(crate) async fn commit<T>(
+    pub(crate) async fn commit(
         &self,
         actions: Vec<Action>,
         operation: DeltaOperation,
-        positions: &[(String, i64)],
-        mut check: impl AsyncFnMut(&State) -> Result<Verdict<T>, LakeError>,
-    ) -> Result<Result<Version, T>, LakeError> {
+        condition: Condition<'_>,
+    ) -> Result<Result<Version, Stop>, LakeError> {
+        let _turn = self.inner.turn.lock().await;
+        let positions = match condition {
+            Condition::Positions(advances) => advances,
+            Condition::Files(_) => &[],
+        };
+        let transactions = positions.iter().map(|to| Transaction::new(&to.app_id, to.to)).collect();
         let nonce = Uuid::new_v4().to_string();
-        let transactions = positions.iter().map(|(app_id, to)| Transaction::new(app_id, *to)).collect();
         let data = CommitData::new(
             actions,
             operation,
@@ -57,8 +72,14 @@ impl Table {
             .map_err(|e| LakeError::new(LakeErrorKind::Internal, "encoding a commit of", self.name(), e))?;
         loop {
             let state = self.create().await?;
-            if let Verdict::Stop(reason) = check(&state).await? {
-                return Ok(Err(reason));
+            let stop = match condition {
+                Condition::Positions(advances) => self.weigh(&state, advances).await?,
+                Condition::Files(files) => {
+                    files.iter().any(|file| !state.files.contains_key(&file.path)).then_some(Stop::Taken)
+                }
+            };
+            if let Some(stop) = stop {
+                return Ok(Err(stop));
             }
             let version = state.version + 1;
             match self.settle(version, &bytes, &nonce).await? {
@@ -93,6 +114,29 @@ impl Table {
             }
             tokio::time::sleep(backoff(attempt)).await;
         }
+    }
+
+    /// What the positions at `state` say about a commit; `None` is yes.
+    pub(crate) async fn weigh(&self, state: &State, advances: &[Advance]) -> Result<Option<Stop>, LakeError> {
+        let (mut checked, mut reached, mut moved) = (0, 0, None);
+        for advance in advances.iter().filter(|advance| advance.from != Expected::Anywhere) {
+            checked += 1;
+            let found = self.position_at(state, &advance.app_id).await?;
+            if found.is_some_and(|found| found >= advance.to) {
+                reached += 1;
+            } else if let Expected::At(from) = advance.from
+                && from != found
+            {
+                moved = Some(format!("`{}` stands at {found:?}, not at {from:?}", advance.app_id));
+            }
+        }
+        Ok(match moved {
+            _ if checked == 0 => None,
+            _ if reached == checked => Some(Stop::Reached(state.version)),
+            Some(why) => Some(Stop::Moved(why)),
+            None if reached > 0 => Some(Stop::Moved(format!("{reached} of {checked} positions are reached"))),
+            None => None,
+        })
     }
 
     fn committed(&self, mut state: Arc<State>, version: Version, actions: &[Action]) {

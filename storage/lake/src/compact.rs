@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DataFile, LakeError, LakeErrorKind, Table,
     append::now_ms,
-    commit::Verdict,
+    commit::Condition,
     encode::{Encoded, FileEncoder, file_schema},
-    state::State,
     table::in_order,
 };
 
@@ -96,20 +95,12 @@ impl Table {
         let removed = group.iter().map(|file| Action::Remove(file.remove(now_ms())));
         let actions = removed.chain([Action::Add(merged.add)]).collect();
         let operation = DeltaOperation::Optimize { predicate: None, target_size: size as i64 };
-        let turn = self.inner.turn.lock().await;
-        let outcome = self
-            .commit(actions, operation, &[], async |state: &State| {
-                let all_there = group.iter().all(|file| state.files.contains_key(&file.path));
-                Ok(if all_there { Verdict::Go } else { Verdict::Stop(()) })
-            })
-            .await?;
-        drop(turn);
-        match outcome {
+        match self.commit(actions, operation, Condition::Files(group)).await? {
             Ok(version) => {
                 self.keep_log_short(version).await;
                 Ok(Some(size))
             }
-            Err(()) => {
+            Err(_) => {
                 let _ = self.inner.store.delete(&path).await;
                 Ok(None)
             }

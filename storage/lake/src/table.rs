@@ -118,14 +118,14 @@ impl Table {
     async fn reload(&self) -> Result<Option<Arc<State>>, LakeError> {
         let mut table = DeltaTable::new(Arc::clone(&self.inner.log));
         let started = Instant::now();
-        match table.load().await {
-            Ok(()) => {}
-            Err(error) => {
-                // Only a folder without any log is "no table": a damaged or unreachable one is an error.
-                return match table.verify_deltatable_existence().await {
-                    Ok(false) => Ok(None),
-                    _ => Err(self.failed("opening table", error)),
-                };
+        let mut looked_again = false;
+        while let Err(error) = table.load().await {
+            // Only a folder without any log is "no table": a damaged or unreachable one is an error.
+            match table.verify_deltatable_existence().await {
+                Ok(false) => return Ok(None),
+                // Somebody may have created it between the two looks.
+                Ok(true) if !looked_again => looked_again = true,
+                _ => return Err(self.failed("opening table", error)),
             }
         }
         let mut state = State::of(self.inner.name, &table)?;

@@ -66,3 +66,19 @@ pub fn flywheel<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) -
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// A Python with the readers of our tables: the one that `make venv` has made, or `FLYWHEEL_PYTHON`.
+///
+/// # Panics
+/// If there is none and `FLYWHEEL_REQUIRE` lists `python`.
+pub fn python() -> Option<PathBuf> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python");
+    let path = env::var_os("FLYWHEEL_PYTHON").map_or(ours, PathBuf::from);
+    let reads = Command::new(&path).args(["-c", "import deltalake, duckdb, polars, pyarrow"]).output();
+    if reads.is_ok_and(|output| output.status.success()) {
+        return Some(path);
+    }
+    assert!(!requires("python"), "{} does not read tables; `make venv` makes one that does", path.display());
+    eprintln!("SKIPPED: {} does not read tables; `make venv` makes one that does", path.display());
+    None
+}

@@ -1,6 +1,8 @@
 //! The loop from the outside: it starts, answers, reports, and stops in order.
 
-use flywheel_it::{Loop, Scratch, flywheel, get, program, wait_for};
+use std::process::Command;
+
+use flywheel_it::{Loop, Scratch, flywheel, get, program, python, wait_for};
 use serde_json::Value;
 
 /// What `--report` promises.
@@ -33,7 +35,7 @@ const REPORT: &[&str] = &[
 ];
 
 #[test]
-fn a_run_of_some_seconds_closes_its_books_and_writes_its_report() {
+fn a_run_of_some_seconds_closes_its_books_writes_its_report_and_others_read_its_tables() {
     let Some(program) = program() else { return };
     let scratch = Scratch::new("report");
     let arguments = ["--for", "12s", "--report", "report.json", "--sessions", "2", "--seed", "3"];
@@ -53,6 +55,21 @@ fn a_run_of_some_seconds_closes_its_books_and_writes_its_report() {
 
     let audit = flywheel(&program, &scratch.data(), &["audit", "--json"]);
     assert_eq!(audit.code, Some(0), "{audit:?}");
+    the_readers_of_the_readme_read_it(&scratch);
+}
+
+/// Runs the README's Python as it stands, on the data that the loop has left.
+fn the_readers_of_the_readme_read_it(scratch: &Scratch) {
+    let Some(python) = python() else { return };
+    let readme = include_str!("../../../README.md");
+    let code =
+        readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("Python in the README");
+    let output = Command::new(python).args(["-c", code]).current_dir(scratch.path()).output().expect("Python starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["opponent", "108)", "tank.tick"] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
 }
 
 #[test]

@@ -59,3 +59,42 @@ impl std::error::Error for LogError {
         Some(&*self.source)
     }
 }
+
+/// Errors that every backend says in the same words.
+impl LogError {
+    pub fn unknown_topic(operation: &'static str, topic: &crate::Topic) -> Self {
+        Self::new(LogErrorKind::NotFound, operation, topic, "there is no such topic; create it first")
+    }
+
+    pub fn unknown_partition(operation: &'static str, of: &crate::TopicPartition) -> Self {
+        Self::new(LogErrorKind::NotFound, operation, of, "there is no such topic or partition")
+    }
+
+    /// # Errors
+    /// `Conflict` if the topic that is there has another number of partitions than was asked for.
+    pub fn check_partitions(topic: &crate::Topic, known: u32, asked: u32) -> Result<(), Self> {
+        if known == asked && asked > 0 {
+            return Ok(());
+        }
+        let why = format!("it has {known} partitions, {asked} were asked for");
+        Err(Self::new(LogErrorKind::Conflict, "creating", topic, why))
+    }
+
+    /// # Errors
+    /// `Trimmed` if records after `position` lie before the oldest kept.
+    pub fn check_trimmed(
+        of: &crate::TopicPartition,
+        position: crate::Position,
+        trimmed: Option<crate::Offset>,
+    ) -> Result<(), Self> {
+        match (position, trimmed) {
+            (crate::Position::After(offset), Some(trimmed)) if offset < trimmed => Err(Self::new(
+                LogErrorKind::Trimmed,
+                "reading",
+                of,
+                format!("records after {offset} were trimmed up to {trimmed}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -4,10 +4,18 @@
 //! this process, and as much more as [`EventLog::durability`] says. Records of one partition are read in the
 //! order in which they were appended; positions are committed by readers, beside their results.
 
+mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+mod groups;
+mod memory;
 mod types;
 
+pub use batch::{MAX_BATCH_BYTES, check_batch, take_within};
 pub use error::{LogError, LogErrorKind};
+pub use groups::{GroupOffsets, LocalGroups};
+pub use memory::MemoryLog;
 pub use types::{
     Bounds, Durability, Offset, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition, partition_of,
 };

@@ -26,6 +26,9 @@ async function get<T>(path: string): Promise<T> {
 class Loop {
   status = $state.raw<LoopStatus | null>(null);
   history = $state.raw<History>({ scores: [], swaps: [], loss: [], latency: [] });
+  /** False until the first answers are here: what is missing until then is not missing in the loop. */
+  historyKnown = $state(false);
+  modelsKnown = $state(false);
   models = $state.raw<ModelInfo[]>([]);
   games = $state.raw<GameInfo[]>([]);
   rates = $state.raw<Partial<Record<StageName, number[]>>>({});
@@ -76,9 +79,13 @@ class Loop {
       this.lostSinceMs = null;
       if (status.started_at_ms !== this.#startedMs) {
         // Another run answers now: its history begins anew.
+        const again = this.#startedMs !== 0;
         this.#startedMs = status.started_at_ms;
-        this.history = { scores: [], swaps: [], loss: [], latency: [] };
-        this.rates = {};
+        if (again) {
+          this.history = { scores: [], swaps: [], loss: [], latency: [] };
+          this.rates = {};
+          void this.#fetchHistory().catch(() => undefined);
+        }
       }
       this.status = status;
       this.#keepRates(status);
@@ -105,13 +112,17 @@ class Loop {
   }
 
   async #fetchHistory(): Promise<void> {
-    const since = sinceMs(this.history);
+    const [since, run] = [sinceMs(this.history), this.#startedMs];
     const news = await get<History>(since === null ? '/v1/history' : `/v1/history?since_ms=${since}`);
+    // An answer that was asked for before another run began would leave a hole.
+    if (since !== null && run !== this.#startedMs) return;
     this.history = mergeHistory(this.history, news);
+    this.historyKnown = true;
   }
 
   async #fetchModels(): Promise<void> {
     this.models = (await get<{ items: ModelInfo[] }>('/v1/models')).items;
+    this.modelsKnown = true;
   }
 
   async #fetchGames(): Promise<void> {

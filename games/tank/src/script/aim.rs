@@ -9,6 +9,9 @@ use crate::{
     },
 };
 
+/// Bullets farther away than this are not dodged yet.
+const DODGE_PIXELS: i32 = 10 * TILE;
+
 /// What a shot would hit first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
@@ -54,29 +57,34 @@ pub(super) fn may_stand(view: &ClientView, me: &ViewTank, x: i32, y: i32) -> boo
     tiles && view.tanks.iter().all(|t| t.id == me.id || !rect.overlaps(&t.bounds()))
 }
 
-/// A move out of the way of the nearest bullet that is about to hit.
+/// A move out of the way of the nearest bullet that is about to hit and can still be dodged.
 pub(super) fn dodge(view: &ClientView, me: &ViewTank) -> Option<Move> {
     let rect = me.bounds();
-    let mut nearest: Option<(i32, bool, i32)> = None;
+    let mut nearest: Option<(i32, Move)> = None;
     for b in &view.bullets {
         let vertical = b.dir_y != 0;
-        let (gap, off, half) = if vertical {
-            ((me.y - b.y) * b.dir_y, b.x - me.x, (rect.right - rect.left) / 2)
+        // `before` and `after`: pixels to go towards lower and higher coordinates to let it pass.
+        let (gap, before, after) = if vertical {
+            ((me.y - b.y) * b.dir_y, rect.right - b.x + b.radius, b.x + b.radius - rect.left)
         } else {
-            ((me.x - b.x) * b.dir_x, b.y - me.y, (rect.bottom - rect.top) / 2)
+            ((me.x - b.x) * b.dir_x, rect.bottom - b.y + b.radius, b.y + b.radius - rect.top)
         };
-        let coming = gap > 16 && gap < 7 * TILE && off.abs() <= half + b.radius;
-        if coming && nearest.is_none_or(|(other, ..)| gap < other) {
-            nearest = Some((gap, vertical, off));
+        if before <= 0 || after <= 0 || gap < 16 || gap > DODGE_PIXELS {
+            continue;
+        }
+        // Shells fly at 4 to 6 pixels a tick.
+        let ticks = (gap - 14) / 5;
+        let free = |m: Move| may_stand(view, me, me.x + m.dx() * me.speed, me.y + m.dy() * me.speed);
+        let (low, high) = if vertical { (Move::Left, Move::Right) } else { (Move::Up, Move::Down) };
+        let way = [(before, low), (after, high)]
+            .into_iter()
+            .filter(|&(pixels, m)| pixels <= (ticks + 1) * me.speed && free(m))
+            .min_by_key(|&(pixels, _)| pixels);
+        if let Some((_, m)) = way
+            && nearest.is_none_or(|(other, _)| gap < other)
+        {
+            nearest = Some((gap, m));
         }
     }
-    let (_, vertical, off) = nearest?;
-    let (near, far) = match (vertical, off > 0) {
-        (true, true) => (Move::Left, Move::Right),
-        (true, false) => (Move::Right, Move::Left),
-        (false, true) => (Move::Up, Move::Down),
-        (false, false) => (Move::Down, Move::Up),
-    };
-    let free = |m: &Move| may_stand(view, me, me.x + m.dx() * me.speed, me.y + m.dy() * me.speed);
-    Some(near).filter(free).or(Some(far).filter(free))
+    nearest.map(|(_, m)| m)
 }

@@ -24,6 +24,10 @@ use path::Field;
 pub const REPLAN_TICKS: u64 = 15;
 /// How far from the HQ, in tiles, the camper goes at most.
 pub const CAMP_TILES: i32 = 7;
+/// How near to the HQ, in percent of the map's edge, an AI tank is when the hunter goes for it.
+const HUNT_PERCENT: i32 = 60;
+/// How far above the HQ the hunter waits for one.
+const WAIT_TILES: i32 = 8;
 /// Ticks at one place, while wanting to move, after which a script tries something else.
 const STUCK_TICKS: u32 = 12;
 
@@ -159,20 +163,24 @@ impl ScriptedPlayer {
     }
 
     fn act_hunter(&mut self, view: &ClientView, me: &ViewTank) -> Action {
-        if let Some(action) = fight(view, me, 16 * TILE).or_else(|| dodge(view, me).map(Action::go)) {
+        if let Some(action) = dodge(view, me).map(Action::go).or_else(|| fight(view, me, 12 * TILE)) {
             return action;
         }
         let Some(prey) = self.prey(view, me) else {
             let Some(hq) = view.hq() else { return Action::NOTHING };
             let (x, y) = hq.centre();
-            return self.drive_straight(view, me, (x, y - 6 * TILE));
+            return self.drive_straight(view, me, (x, y - WAIT_TILES * TILE));
         };
         if self.planned_at.is_none_or(|at| view.tick >= at + REPLAN_TICKS || view.tick < at) || self.stuck == 1 {
             self.planned_at = Some(view.tick);
-            self.field.plan(view, (prey.x, prey.y));
+            self.field.plan(view, me, &prey);
         }
-        let Some(movement) = self.field.step(me) else { return self.drive_straight(view, me, (prey.x, prey.y)) };
-        self.go(view, me, movement)
+        match self.field.step(me) {
+            Some(movement) => self.go(view, me, movement),
+            // At a firing place: into line with the prey, no nearer.
+            None if (prey.x - me.x).abs() < (prey.y - me.y).abs() => self.drive_straight(view, me, (prey.x, me.y)),
+            None => self.drive_straight(view, me, (me.x, prey.y)),
+        }
     }
 
     /// The AI tank to go for: near the HQ first, near oneself second. Kept while it lives, until the next plan.
@@ -187,7 +195,10 @@ impl ScriptedPlayer {
             let to_me = (t.x - me.x).abs() + (t.y - me.y).abs();
             to_hq + to_me
         };
-        let prey = view.ai_tanks().min_by_key(cost).copied();
+        // Where the AI tanks come in, four guns wait for one hunter: it takes them once they have left.
+        let reach = view.size() * HUNT_PERCENT / 100;
+        let prey =
+            view.ai_tanks().filter(|t| (t.x - hq_x).abs().max((t.y - hq_y).abs()) < reach).min_by_key(cost).copied();
         self.target = prey.map(|t| t.id);
         self.planned_at = None;
         prey

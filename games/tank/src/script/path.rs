@@ -6,6 +6,11 @@ use crate::{
 };
 
 const UNREACHED: u16 = u16::MAX;
+/// How far in front of an AI tank its lane is thought dangerous.
+const AIMED_TILES: i32 = 14;
+/// Firing places lie between so many tiles from the prey: far enough to dodge, near enough to hit.
+const NEAR_TILES: i32 = 5;
+const FAR_TILES: i32 = 11;
 
 /// Distances to a goal, in tiles, for every place where the top-left tile of the tank can be.
 #[derive(Debug, Clone, Default)]
@@ -22,13 +27,24 @@ fn anchor(v: i32, cols: i32) -> i32 {
 }
 
 impl Field {
-    /// Breadth first from the goal; bricks count as open (they can be shot), but not those round the HQ.
-    pub fn plan(&mut self, view: &ClientView, (x, y): (i32, i32)) {
+    /// Breadth first from everywhere that `prey` can be shot from at a fair distance and is not facing; bricks
+    /// count as open (they can be shot), but not those round the HQ. Lanes that an AI tank is aiming along are
+    /// closed, unless there is no way but through them.
+    pub fn plan(&mut self, view: &ClientView, me: &ViewTank, prey: &ViewTank) {
+        for wary in [true, false] {
+            self.survey(view, wary);
+            self.spread(view, prey, wary);
+            let (row, col) = (anchor(me.y, self.cols), anchor(me.x, self.cols));
+            if self.distance[(row * self.cols + col) as usize] != UNREACHED {
+                return;
+            }
+        }
+    }
+
+    /// Which tiles a tank may plan to cover.
+    fn survey(&mut self, view: &ClientView, wary: bool) {
         let cols = view.cols();
-        let n = (cols * cols) as usize;
         self.cols = cols;
-        self.distance.clear();
-        self.distance.resize(n, UNREACHED);
         self.open.clear();
         self.open.extend(view.tiles().iter().map(|&id| u8::from(tile::is_enterable(id) || id == tile::BRICK)));
         if let Some(hq) = view.hq() {
@@ -39,10 +55,52 @@ impl Field {
                 }
             }
         }
-        let start = (anchor(y, cols) * cols + anchor(x, cols)) as usize;
+        if !wary {
+            return;
+        }
+        for tank in view.ai_tanks() {
+            let (mut row, mut col) = (tank.y >> 4, tank.x >> 4);
+            for _ in 0..AIMED_TILES {
+                (row, col) = (row + tank.dir.1, col + tank.dir.0);
+                if view.tile(row, col).is_none_or(tile::stops_bullets) {
+                    break;
+                }
+                self.open[(row * cols + col) as usize] = 0;
+            }
+        }
+    }
+
+    fn spread(&mut self, view: &ClientView, prey: &ViewTank, wary: bool) {
+        let cols = self.cols;
+        self.distance.clear();
+        self.distance.resize((cols * cols) as usize, UNREACHED);
         self.queue.clear();
-        self.queue.push(start as u16);
-        self.distance[start] = 0;
+        let (row, col) = (anchor(prey.y, cols), anchor(prey.x, cols));
+        for side in Move::ALL {
+            if wary && (side.dx(), side.dy()) == prey.dir {
+                continue;
+            }
+            for steps in 1..=FAR_TILES {
+                let (r, c) = (row + side.dy() * steps, col + side.dx() * steps);
+                if r < 0 || c < 0 || r > cols - 2 || c > cols - 2 {
+                    break;
+                }
+                let stops = |row, col| view.tile(row, col).is_none_or(tile::stops_bullets);
+                if stops(r, c) || stops(r + 1, c + 1) {
+                    break;
+                }
+                let at = (r * cols + c) as usize;
+                if steps >= NEAR_TILES && self.fits(at) {
+                    self.distance[at] = 0;
+                    self.queue.push(at as u16);
+                }
+            }
+        }
+        if self.queue.is_empty() {
+            let at = row * cols + col;
+            self.distance[at as usize] = 0;
+            self.queue.push(at as u16);
+        }
         let mut head = 0;
         while let Some(&at) = self.queue.get(head) {
             head += 1;
@@ -54,14 +112,18 @@ impl Field {
                     continue;
                 }
                 let to = (r * cols + c) as usize;
-                let below = to + cols as usize;
-                let fits = self.open[to] & self.open[to + 1] & self.open[below] & self.open[below + 1] == 1;
-                if fits && self.distance[to] == UNREACHED {
+                if self.distance[to] == UNREACHED && self.fits(to) {
                     self.distance[to] = next;
                     self.queue.push(to as u16);
                 }
             }
         }
+    }
+
+    /// Whether the 2×2 tiles from `at` on are open.
+    fn fits(&self, at: usize) -> bool {
+        let below = at + self.cols as usize;
+        self.open[at] & self.open[at + 1] & self.open[below] & self.open[below + 1] == 1
     }
 
     /// The next move of a tank on its way; `None` where no way is known or the goal is reached.

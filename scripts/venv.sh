@@ -21,6 +21,11 @@ if [ ! -f "$stamp" ] || [ ! -x "$VENV_DIR/bin/python" ]; then
     fi
     run_quietly "getting the packages of $wanted" "$log" \
         "$VENV_DIR/bin/pip" install --no-input --disable-pip-version-check -r "$wanted"
+    if [ "$set_name" = peers ]; then
+        "$ROOT/scripts/libtorch.sh" >/dev/null
+        run_quietly "making torch importable for the peers" "$log" \
+            "$VENV_DIR/bin/python" scripts/torch_for_peers.py "$LIBTORCH_DIR"
+    fi
     rm -f "$VENV_DIR"/.flywheel-"$set_name"-*
     touch "$stamp"
 fi

@@ -32,7 +32,10 @@ impl Source {
     /// Whether the whole file is test code.
     pub fn is_test(&self) -> bool {
         let parts: Vec<&str> = self.path.split('/').collect();
-        parts.contains(&"tests") || parts.contains(&"benches") || parts.last().is_some_and(|file| *file == "tests.rs")
+        parts.contains(&"tests")
+            || parts.contains(&"benches")
+            || parts.contains(&"examples")
+            || parts.last().is_some_and(|file| *file == "tests.rs")
     }
 }
 

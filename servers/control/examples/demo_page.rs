@@ -316,7 +316,7 @@ impl LoopView for DemoLoop {
                     line
                 },
                 scores: if version == 17 { Vec::new() } else { Self::scores(version) },
-                rating: (version != 17).then(|| 1_000.0 + 24.0 * version as f64),
+                rating: (version != 17).then_some(1_000.0 + 24.0 * version as f64),
                 train_steps: Some(version * 3_200),
                 size_bytes: 118_000,
                 sha256: "demo".into(),
@@ -417,7 +417,7 @@ impl DemoGame {
             }
             tile != 2 && tile != 4
         });
-        if self.tick % 90 == 0 {
+        if self.tick.is_multiple_of(90) {
             let tank = &mut self.tanks[1 + self.dice.below(4)];
             tank.health = if tank.health > 1 { tank.health - 1 } else { 4 };
             effects.push(json!({"type": "fx", "name": "destroy_tank", "x": tank.x, "y": tank.y}));

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets the page's npm packages and builds it into dashboards/web/dist, each only when its sources are newer.
+# Gets the page's npm packages and builds it into dashboards/web/dist, each only when its sources have changed.
 # usage: scripts/web.sh [install|build]      (default: build)
 . "$(dirname "$0")/common.sh"
 
@@ -11,7 +11,9 @@ installed=node_modules/.flywheel-installed
 built=node_modules/.flywheel-built
 log=$TARGET/logs/web.log
 
-fresh_install() { [ -f "$installed" ] && [ ! package-lock.json -nt "$installed" ] && [ ! package.json -nt "$installed" ]; }
+# By content: a checkout that only touches the lock file must not send npm to the network.
+lock=$(cksum <package-lock.json)
+fresh_install() { [ -f "$installed" ] && [ "$(cat "$installed")" = "$lock" ]; }
 fresh_build() {
     [ -f "$built" ] && [ -f dist/index.html ] || return 1
     newer=$(find . \( -name node_modules -o -name dist -o -name test-results \) -prune -o -type f -newer "$built" -print | head -n 1)
@@ -25,7 +27,7 @@ if [ "$goal" = build ] && fresh_build; then exit 0; fi
 if ! fresh_install; then
     say "getting the page's packages with npm (usually less than a minute)"
     run_quietly "npm ci in dashboards/web" "$log" npm ci --no-audit --no-fund --loglevel=error
-    touch "$installed"
+    printf '%s\n' "$lock" >"$installed"
 fi
 if [ "$goal" = build ]; then
     say "building the page (usually 10 seconds)"

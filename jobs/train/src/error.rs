@@ -23,7 +23,9 @@ pub enum TrainError {
     Learn(#[from] LearnError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("{0} steps in a row gave numbers that are not finite, also with smaller learning rates; look at the rewards")]
+    #[error(
+        "{0} steps in a row gave numbers that are not finite, also with smaller learning rates; look at the rewards"
+    )]
     Diverged(u32),
     /// Another process trains this run now.
     #[error("another process has taken this run over; nothing more was published or kept")]

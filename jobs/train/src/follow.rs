@@ -30,7 +30,8 @@ pub fn follow(
 ) -> mpsc::Receiver<Batch> {
     let (sender, receiver) = mpsc::channel(QUEUED);
     for (&partition, &position) in from {
-        let reader = Reader { log: Arc::clone(log), from: topic.partition(partition), position, sender: sender.clone() };
+        let reader =
+            Reader { log: Arc::clone(log), from: topic.partition(partition), position, sender: sender.clone() };
         let cancel = cancel.clone();
         tasks.spawn(async move {
             tokio::select! {

@@ -60,14 +60,7 @@ pub struct Taken {
 
 impl Games {
     pub fn new(system: System, experience: ExperienceFactory) -> Self {
-        Self {
-            system,
-            experience,
-            open: HashMap::new(),
-            loaded: HashSet::new(),
-            stats: GamesStats::default(),
-            turn: 0,
-        }
+        Self { system, experience, open: HashMap::new(), loaded: HashSet::new(), stats: GamesStats::default(), turn: 0 }
     }
 
     /// The table gave this game's rows: its events in the log are left out.

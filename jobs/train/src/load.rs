@@ -69,8 +69,7 @@ pub async fn load_table<L: TrainLearner>(
     surplus -= dt_from.as_ref().map_or(0, same_day);
     loaded.older = total.saturating_sub(trainer.config().capacity as u64);
 
-    let options =
-        ScanOptions { version: Some(version), system: Some(system), dt_from, ..ScanOptions::default() };
+    let options = ScanOptions { version: Some(version), system: Some(system), dt_from, ..ScanOptions::default() };
     let mut batches = table.scan_stream(options).await?;
     while let Some(batch) = batches.try_next().await? {
         let rows = batch.num_rows() as u64;

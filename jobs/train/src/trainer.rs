@@ -225,12 +225,7 @@ impl<L: TrainLearner> Trainer<L> {
         self.loss = Some(self.loss.map_or(f64::from(report.loss), |loss| blend(loss, report.loss)));
         self.rate.step();
         metrics::counter!(crate::metrics::STEPS).increment(1);
-        Ok(Some(Step {
-            step: self.steps(),
-            loss: report.loss,
-            q_mean: report.q_mean,
-            grad_norm: report.grad_norm,
-        }))
+        Ok(Some(Step { step: self.steps(), loss: report.loss, q_mean: report.q_mean, grad_norm: report.grad_norm }))
     }
 
     /// What a run row and a card say about the learning.
@@ -302,7 +297,8 @@ impl<L: TrainLearner> Trainer<L> {
             self.buffer.restore_priorities(priorities).map_err(bad)?;
         }
         // Rows of the table have been inserted again; they do not pay for new samples twice.
-        let inserted = if self.config.follow { state.inserted.max(self.limiter.total_inserted()) } else { state.inserted };
+        let inserted =
+            if self.config.follow { state.inserted.max(self.limiter.total_inserted()) } else { state.inserted };
         self.limiter.restore(inserted, state.sampled);
         self.loss = state.loss;
         self.q_mean = state.q_mean;

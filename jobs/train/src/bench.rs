@@ -31,8 +31,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "DIR", default_value = "benches/peers")]
     peers: PathBuf,
     /// Length of one of the three measuring windows, seconds.
-    #[arg(long, default_value_t = 3.0)]
-    secs: f64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    window_s: f64,
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     device: DeviceChoice,
     /// Steps of the loss curve that is compared with the peer's first; 0 compares none.
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         if args.curve > 0 {
             figure["curve_difference"] = json!(compare_curves(python, &script, args)?);
         }
-        let peer_value = peer(python, &script, args.secs)?;
+        let peer_value = peer(python, &script, args.window_s)?;
         figure["peer"] = json!(PEER);
         figure["peer_value"] = json!(peer_value);
         figure["ratio"] = json!(value / peer_value);
@@ -98,7 +98,7 @@ fn own(args: &BenchArgs) -> anyhow::Result<Vec<f64>> {
     for _ in 0..50 {
         learner.step(&batch)?;
     }
-    let window = Duration::from_secs_f64(args.secs);
+    let window = Duration::from_secs_f64(args.window_s);
     (0..3)
         .map(|_| {
             let (wall, cpu, mut steps) = (Instant::now(), cpu_seconds(), 0);

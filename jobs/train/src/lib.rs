@@ -16,6 +16,8 @@ mod error;
 mod follow;
 mod freshness;
 mod games;
+#[cfg(feature = "torch")]
+mod learner;
 mod load;
 pub mod metrics;
 mod session;

@@ -46,8 +46,8 @@ pub async fn load_table<L: TrainLearner>(
         loaded.log_from.insert(partition, offset.map_or(Position::Start, |low| Position::After(Offset::from_raw(low))));
     }
     let newest = table.version().await?;
-    let Some(version) = pinned.map(|version| version as _).or(newest) else { return Ok(loaded) };
-    loaded.version = Some(version as u64);
+    let Some(version) = pinned.or(newest) else { return Ok(loaded) };
+    loaded.version = Some(version);
 
     // Files come oldest first; those wholly older than what fits are skipped by their day.
     let system = trainer.config().system.as_str().to_owned();

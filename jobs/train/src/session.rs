@@ -8,7 +8,7 @@ use std::{
 
 use flywheel_events::ModelVersion;
 use flywheel_lake::Lake;
-use flywheel_log::{EventLog, LogErrorKind, Offset, Topic};
+use flywheel_log::{EventLog, LogErrorKind, Offset, Position, Topic};
 use flywheel_policy::{LearnErrorKind, Network};
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
@@ -92,8 +92,8 @@ pub struct Sources {
 /// What the run has learned about versions before it begins.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// The version whose weights a fresh run begins with.
-    pub parent: Option<(ModelVersion, Network)>,
+    /// The champion when the run began, and its weights if a fresh run is to begin with them.
+    pub parent: Option<(ModelVersion, Option<Network>)>,
     /// Goes into every card.
     pub code: Value,
 }
@@ -111,11 +111,16 @@ pub struct Session<L, H> {
     receiver: Option<mpsc::Receiver<Batch>>,
     pending: Option<(Batch, usize)>,
     parent: Option<ModelVersion>,
+    /// Not resumed: its first version is due after steps alone.
+    fresh: bool,
     code: Value,
     publishing: bool,
     published: Vec<u64>,
     publish_failures: u64,
     last_publish: (Instant, u64),
+    /// Where each partition ended when the run began; empty once all that has been taken.
+    backlog: BTreeMap<u32, Offset>,
+    /// Records appended before this waited behind the backlog and say nothing about freshness.
     live_from_ms: i64,
     not_finite_run: u32,
     note: Option<String>,
@@ -147,7 +152,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         }
         let follows = trainer.config().follow;
         let topic = Topic::new(trainer.config().system.topic());
-        let partitions = handle.block_on(partitions(&sources.log, &topic, &tasks.1))?;
+        let partitions = if follows { handle.block_on(partitions(&sources.log, &topic, tasks.1))? } else { 0 };
         // A run on fixed data goes on with the version that it began with.
         let pinned = checkpoint.as_ref().filter(|_| !follows).and_then(|checkpoint| checkpoint.table_version);
         let loaded = handle.block_on(load_table(&sources.lake, partitions, pinned, &mut trainer))?;
@@ -163,13 +168,20 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             }
             None => {
                 if let Some((version, network)) = &origin.parent {
-                    match trainer.learner_mut().start_from(network) {
-                        Ok(()) => parent = Some(*version),
-                        Err(error) => note = Some(format!("begins from random weights: {error}")),
+                    let started = network.as_ref().map(|network| trainer.learner_mut().start_from(network));
+                    match started {
+                        Some(Ok(())) => parent = Some(*version),
+                        Some(Err(error)) => note = Some(format!("begins from random weights: {error}")),
+                        None => {}
                     }
                     trainer.set_version(*version);
                 }
             }
+        }
+        let mut backlog = BTreeMap::new();
+        for (&partition, from) in loaded.log_from.iter().filter(|_| follows) {
+            let last = handle.block_on(sources.log.bounds(&topic.partition(partition)))?.last;
+            backlog.extend(last.filter(|last| Position::After(*last) > *from).map(|last| (partition, last)));
         }
         let receiver = follows.then(|| {
             let _guard = handle.enter();
@@ -180,6 +192,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             trainer,
             host,
             checkpoints,
+            fresh: checkpoint.is_none(),
             last_checkpoint: checkpoint,
             loaded,
             taken: BTreeMap::new(),
@@ -191,7 +204,8 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             published: Vec::new(),
             publish_failures: 0,
             last_publish: (Instant::now(), steps),
-            live_from_ms: now_ms(),
+            live_from_ms: if backlog.is_empty() { now_ms() } else { i64::MAX },
+            backlog,
             not_finite_run: 0,
             note,
             began: Instant::now(),
@@ -292,6 +306,13 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             if let (Some(first), Some(last)) = (records.first(), records.last()) {
                 let range = self.taken.entry(batch.partition).or_insert((first.offset, last.offset));
                 range.1 = last.offset;
+                if self.backlog.get(&batch.partition).is_some_and(|end| *end <= last.offset) {
+                    self.backlog.remove(&batch.partition);
+                    if self.backlog.is_empty() {
+                        self.live_from_ms = now_ms();
+                        info!(transitions = self.trainer.buffer().inserted(), "caught up with the log");
+                    }
+                }
             }
             if end < batch.records.len() {
                 self.pending = Some((batch, end));
@@ -349,7 +370,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         self.settle_publish(false)?;
         let config = self.trainer.config();
         let (at, steps) = self.last_publish;
-        let due = if self.published.is_empty() && self.parent.is_none() {
+        let due = if self.published.is_empty() && self.fresh {
             self.trainer.steps() >= config.first_publish_steps
         } else {
             at.elapsed() >= config.publish_every && self.trainer.steps() >= steps + config.publish_steps

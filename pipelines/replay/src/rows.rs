@@ -234,20 +234,21 @@ impl RowBuffer {
         for &slot in &training.index[..AHEAD.min(n)] {
             self.numbers.prefetch(slot as usize * stride, used);
         }
-        for i in 0..n {
-            if let Some(&slot) = training.index.get(i + AHEAD) {
+        let TrainingBatch { s, s2, a, reward, discount, index, generation, .. } = training;
+        for (i, done) in done.iter_mut().enumerate() {
+            if let Some(&slot) = index.get(i + AHEAD) {
                 self.numbers.prefetch(slot as usize * stride, used);
             }
-            let at = training.index[i] as usize * stride;
+            let at = index[i] as usize * stride;
             let row = &self.numbers[at..at + used];
-            training.s[i * obs..(i + 1) * obs].copy_from_slice(&row[..obs]);
-            training.s2[i * obs..(i + 1) * obs].copy_from_slice(&row[obs..2 * obs]);
+            s[i * obs..(i + 1) * obs].copy_from_slice(&row[..obs]);
+            s2[i * obs..(i + 1) * obs].copy_from_slice(&row[obs..2 * obs]);
             let tail = &row[2 * obs..];
-            training.a[i] = i64::from(tail[0].to_bits() as i32);
-            training.reward[i] = tail[1];
-            training.discount[i] = tail[2];
-            done[i] = tail[3].to_bits() as u8;
-            training.generation[i] = tail[4].to_bits();
+            a[i] = i64::from(tail[0].to_bits() as i32);
+            reward[i] = tail[1];
+            discount[i] = tail[2];
+            *done = tail[3].to_bits() as u8;
+            generation[i] = tail[4].to_bits();
         }
     }
 }

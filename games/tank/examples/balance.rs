@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 enum Policy {
-    Random(ChaCha8Rng),
+    Random(Box<ChaCha8Rng>),
     Constant(u8),
     /// 108 – 64 – 10, He-initialised.
     Network(Vec<f32>, Vec<f32>),
@@ -76,7 +76,7 @@ fn main() {
                 let (mut won, mut ticks) = (0, 0);
                 for seed in 0..games {
                     let mut policy = match *name {
-                        "random" => Policy::Random(ChaCha8Rng::seed_from_u64(seed)),
+                        "random" => Policy::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))),
                         "network" => Policy::network(seed),
                         "greedy" => Policy::Greedy,
                         constant => Policy::Constant(constant["constant".len()..].parse().unwrap()),

@@ -1,7 +1,7 @@
 //! Where bullets and rays end, computed from edge to edge instead of pixel by pixel.
 //!
 //! The spec moves a bullet pixel by pixel and tests at every pixel, tiles before tanks. [`first_contact`]
-//! gives the pixel at which that walk would first touch something; `tests/oracle.rs` holds it to the walk.
+//! gives the pixel at which that walk would first touch something; `oracle_tests.rs` holds it to the walk.
 
 use crate::{
     Move,

@@ -6,8 +6,12 @@
 
 pub mod ballistics;
 mod hash;
+#[cfg(test)]
+mod oracle_tests;
 mod rewards;
 mod tank;
+#[cfg(test)]
+mod tests;
 
 pub use ballistics::Rect;
 use ballistics::{Contact, Flight, Grid};

@@ -187,7 +187,7 @@ impl Rules {
 }
 
 /// The pixels of a tile.
-fn cell_rect(cell: Cell) -> Rect {
+pub(super) fn cell_rect(cell: Cell) -> Rect {
     let (left, top) = (cell.col * TILE, cell.row * TILE);
     Rect { left, top, right: left + TILE - 1, bottom: top + TILE - 1 }
 }

@@ -69,7 +69,7 @@ pub(super) fn dodge(view: &ClientView, me: &ViewTank) -> Option<Move> {
         } else {
             ((me.x - b.x) * b.dir_x, rect.bottom - b.y + b.radius, b.y + b.radius - rect.top)
         };
-        if before <= 0 || after <= 0 || gap < 16 || gap > DODGE_PIXELS {
+        if before <= 0 || after <= 0 || !(16..=DODGE_PIXELS).contains(&gap) {
             continue;
         }
         // Shells fly at 4 to 6 pixels a tick.

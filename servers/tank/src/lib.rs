@@ -1,1 +1,33 @@
-//! flywheel-tank-server
+//! The tank system's servers: the game backend, the RL model store, scripted players and the farm.
+//!
+//! [`GameBackend`] plays sessions over HTTP and WebSocket (tank spec, sections 4, 5 and 7) and turns them into
+//! events. [`ModelStore`] is a face of the model registry (section 6). [`ScriptedClient`] plays as an ordinary
+//! client would. [`Farm`] plays whole games without sockets and produces the same events.
+//!
+//! Guarantees: a client can slow down or confuse nobody but itself — queues are bounded, a socket that does not
+//! read is closed, a frame that makes no sense is dropped and counted; a tick never waits for a client, the log or
+//! the store; every event of a game is emitted in the order in which it happened.
+
+mod backend;
+mod config;
+mod debug;
+mod error;
+mod farm;
+mod frames;
+mod http;
+mod messages;
+pub mod metrics;
+mod payload;
+pub mod protocol;
+mod scripted;
+mod session;
+mod socket;
+
+pub use backend::{GameBackend, GameBackendStats, NewSession, OpenError};
+pub use config::GameBackendConfig;
+pub use error::TankServerError;
+pub use farm::{Farm, FarmConfig, FarmStats};
+pub use frames::{GameFrame, TileGrid};
+pub use payload::{ModelPayload, PayloadError, WeightSpec, base_of};
+pub use scripted::{ScriptedClient, ScriptedClientConfig, ScriptedStats};
+pub use session::SessionInfo;

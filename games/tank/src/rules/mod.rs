@@ -8,6 +8,8 @@ pub mod ballistics;
 mod hash;
 #[cfg(test)]
 mod oracle_tests;
+mod query;
+mod report;
 mod rewards;
 mod tank;
 #[cfg(test)]
@@ -17,13 +19,16 @@ pub use ballistics::Rect;
 use ballistics::{Contact, Flight, Grid};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+pub use report::{
+    Applied, Bullet, Effect, EffectKind, EndReason, Joined, RulesError, TankRecord, TickReport, TileChange,
+};
 pub(crate) use rewards::Bounty;
 pub use rewards::{IDLE_TICKS, Reason, Reasons, RewardEntry, STALL_TICKS, TURN_TICKS};
 use tank::{AiPart, PlayerPart};
 pub use tank::{InputSource, QUEUE_LEN, Tank, bounds_at};
 
 use crate::{
-    Action, ConfigError, Map, Move, NetId, Role, TankConfig, TankId, TankKind,
+    Action, Map, Move, NetId, Role, TankConfig, TankId, TankKind,
     map::{Cell, TILE, tile},
 };
 
@@ -31,137 +36,6 @@ use crate::{
 pub const MAX_PLAYER_INPUTS: usize = 64;
 /// An AI queue longer than this is worth a warning.
 pub const QUEUE_WARN: usize = 3;
-
-/// Why a session has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    PlayerDestroyed,
-    HqDestroyed,
-    TimeLimit,
-}
-
-impl EndReason {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PlayerDestroyed => "player_destroyed",
-            Self::HqDestroyed => "hq_destroyed",
-            Self::TimeLimit => "time_limit",
-        }
-    }
-
-    /// For the AI side: +1 when the players lost, -1 when they held out.
-    pub fn outcome(self) -> i8 {
-        match self {
-            Self::PlayerDestroyed | Self::HqDestroyed => 1,
-            Self::TimeLimit => -1,
-        }
-    }
-}
-
-/// What the rules refuse.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RulesError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("map `{map}` has no free player spawn: {players} of {spawns} are taken or blocked")]
-    NoFreeSpawn { map: String, players: usize, spawns: usize },
-    #[error("`{0}` is not a player's tank type")]
-    NotAPlayerKind(String),
-    #[error("tank {0} is not in this session")]
-    UnknownTank(TankId),
-    #[error("tank {0} has {QUEUE_LEN} inputs waiting; this one is dropped")]
-    QueueFull(TankId),
-    #[error("{MAX_PLAYER_INPUTS} player inputs wait for the next tick; this one is dropped")]
-    TooManyPlayerInputs,
-    #[error("the game is over")]
-    GameOver,
-}
-
-/// A bullet in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bullet {
-    pub id: NetId,
-    pub owner: TankId,
-    pub x: i32,
-    pub y: i32,
-    pub dir: Move,
-    pub radius: i32,
-    pub speed: i32,
-}
-
-/// Something to see or hear in one tick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Effect {
-    pub kind: EffectKind,
-    pub x: i32,
-    pub y: i32,
-    pub tank: Option<TankId>,
-    pub label: Option<TankKind>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EffectKind {
-    GameStart,
-    Fire,
-    Hit,
-    HitTank,
-    DestroyTank,
-    DestroyHq,
-    GameOver,
-    AiSpawn,
-}
-
-/// A tile that a bullet changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct TileChange {
-    pub row: u16,
-    pub col: u16,
-    #[serde(rename = "tileId")]
-    pub tile_id: u8,
-}
-
-/// An input as it was applied in a tick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Applied {
-    pub tank: TankId,
-    pub role: Role,
-    pub action: Action,
-    pub source: InputSource,
-}
-
-/// One tank's whole game so far.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TankRecord {
-    pub tank: TankId,
-    pub kind: TankKind,
-    /// Sum of the rewards handed out in transitions.
-    pub episode_return: f32,
-    pub shots: u32,
-    /// Shots predicted to hit a player or the HQ.
-    pub predicted_hits: u32,
-    pub damage_dealt: u32,
-    pub damage_taken: u32,
-}
-
-/// A player that has just joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Joined {
-    pub id: TankId,
-    pub kind: TankKind,
-    /// Index into [`Map::player_spawns`].
-    pub spawn_index: u32,
-}
-
-/// What one tick came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TickReport {
-    pub tick: u64,
-    /// The game ended in this very tick.
-    pub ended: Option<EndReason>,
-    /// [`Rules::rewards`] holds the entries of a transition.
-    pub transition_due: bool,
-}
 
 /// One session.
 ///
@@ -600,120 +474,5 @@ impl Rules {
     #[inline]
     fn index_of(&self, id: TankId) -> Option<usize> {
         self.tanks.iter().position(|t| t.id == id)
-    }
-}
-
-/// What can be asked of a session.
-impl Rules {
-    pub fn map(&self) -> &Map {
-        &self.map
-    }
-
-    pub fn config(&self) -> &TankConfig {
-        &self.config
-    }
-
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    pub fn ticks(&self) -> u64 {
-        self.tick
-    }
-
-    /// Living tanks in the order in which they came.
-    pub fn tanks(&self) -> &[Tank] {
-        &self.tanks
-    }
-
-    pub fn tank(&self, id: TankId) -> Option<&Tank> {
-        self.tanks.iter().find(|t| t.id == id)
-    }
-
-    /// A tank by its network id or its internal id.
-    pub fn tank_named(&self, name: &str) -> Option<&Tank> {
-        match NetId::parse(name).and_then(|id| self.tank(id)) {
-            Some(tank) => Some(tank),
-            None => self.tanks.iter().find(|t| self.internal_id(t.id) == name),
-        }
-    }
-
-    /// The UUID that a tank or bullet has inside the session; a function of the seed and the network id.
-    pub fn internal_id(&self, id: NetId) -> String {
-        let mut bytes = [0u8; 16];
-        bytes[..8].copy_from_slice(&self.seed.to_le_bytes());
-        bytes[8..].copy_from_slice(&id.0.to_le_bytes());
-        let hash = xxhash_rust::xxh3::xxh3_128(&bytes);
-        // Version 8 (made by the application), variant 1.
-        let hash = hash & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
-        let text = format!("{hash:032x}");
-        format!("{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
-    }
-
-    pub fn bullets(&self) -> &[Bullet] {
-        &self.bullets
-    }
-
-    /// Tile ids, row by row.
-    pub fn tiles(&self) -> &[u8] {
-        &self.tiles
-    }
-
-    /// Rises whenever a tile changes.
-    pub fn tiles_revision(&self) -> u64 {
-        self.tiles_revision
-    }
-
-    /// Where the HQ stands; `None` once it has fallen.
-    pub fn hq_cell(&self) -> Option<Cell> {
-        let cell = self.map.hq();
-        (self.tiles[(cell.row * self.cols + cell.col) as usize] == tile::HQ).then_some(cell)
-    }
-
-    pub fn end(&self) -> Option<EndReason> {
-        self.end
-    }
-
-    pub fn enemies_destroyed(&self) -> u32 {
-        self.enemies_destroyed
-    }
-
-    /// Effects of the last tick.
-    pub fn effects(&self) -> &[Effect] {
-        &self.effects
-    }
-
-    /// Tiles changed in the last tick.
-    pub fn tiles_changed(&self) -> &[TileChange] {
-        &self.tiles_changed
-    }
-
-    /// Inputs applied in the last tick, repeats included, in order.
-    pub fn applied(&self) -> &[Applied] {
-        &self.applied
-    }
-
-    /// Tanks removed in the last tick.
-    pub fn removed(&self) -> &[TankId] {
-        &self.removed
-    }
-
-    /// Entries of the transition that the last tick made due; empty otherwise.
-    pub fn rewards(&self) -> &[RewardEntry] {
-        &self.rewards
-    }
-
-    /// AI tanks of the whole game, in the order in which they came.
-    pub fn records(&self) -> Vec<TankRecord> {
-        let living = self.tanks.iter().map(|t| t.record);
-        let mut all: Vec<TankRecord> =
-            self.fallen.iter().copied().chain(living).filter(|r| r.kind.role() == Role::Ai).collect();
-        all.sort_by_key(|r| r.tank);
-        all
-    }
-
-    /// 32-bit words drawn from the generator so far.
-    pub fn rng_position(&self) -> u64 {
-        self.rng.get_word_pos() as u64
     }
 }

@@ -12,7 +12,7 @@ use flywheel_events::{BaseKey, ModelRef, ModelVersion, System};
 use flywheel_lake::{Lake, LakeError};
 use flywheel_policy::{Network, VersionedNetwork};
 use flywheel_registry::{Registry, RegistryError};
-use flywheel_tables::{EvaluationRow, EvaluationsBuilder, TableError, TableName};
+use flywheel_tables::{EvaluationRow, EvaluationsBuilder, TableName};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -85,8 +85,6 @@ pub enum JudgeError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error(transparent)]
-    Table(#[from] TableError),
     #[error(transparent)]
     Trial(#[from] TrialError),
     #[error("a judged game panicked: {0}")]
@@ -250,9 +248,11 @@ impl Judge {
     ) -> Result<Verdict, JudgeError> {
         let (judge, stop) = (self.clone(), StopFlag::follow(&cancel));
         let seed = split_mix(self.config.seed ^ split_mix(version.0));
+        let base = self.config.base_key.clone();
+        let name = move |version| ModelRef::new(base.clone(), version);
         let verdict = tokio::task::spawn_blocking(move || {
-            let candidate = VersionedNetwork::new(None, candidate);
-            let reigning = reigning.map(|(version, network)| (version, VersionedNetwork::new(None, network)));
+            let candidate = VersionedNetwork::new(name(version), candidate);
+            let reigning = reigning.map(|(version, network)| (version, VersionedNetwork::new(name(version), network)));
             trial(
                 &*judge.arena,
                 Contender { version: version.0, policy: &candidate },
@@ -287,7 +287,7 @@ impl Judge {
         let (_, network) = self.registry.fetch(&ModelRef::new(base, version)).await?;
         let (judge, stop) = (self.clone(), StopFlag::follow(cancel));
         let games = tokio::task::spawn_blocking(move || {
-            let policy = VersionedNetwork::new(None, network);
+            let policy = VersionedNetwork::new(ModelRef::new(judge.config.base_key.clone(), version), network);
             let contender = Contender { version: version.0, policy: &policy };
             score_sheet(&*judge.arena, contender, &judge.config.trial, |n| {
                 judge.doing(true, format!("version {version}: score sheet, {n} games"));
@@ -337,7 +337,7 @@ impl Judge {
                 result: (game.result.score * 2.0 - 1.0).round() as i32,
                 ticks: game.result.ticks,
                 created_at_ms,
-            })?;
+            });
         }
         // The champion's games of the same pairs: the candidate's result is that of the pair.
         for pair in games.chunks(2) {
@@ -357,10 +357,10 @@ impl Judge {
                 result: ours.result.score.total_cmp(&theirs.result.score) as i32,
                 ticks: theirs.result.ticks,
                 created_at_ms,
-            })?;
+            });
         }
         let position = (format!("judge/{purpose}/{}", self.config.base_key), candidate.0 as i64);
-        self.lake.table(TableName::Evaluations).append(vec![builder.finish()?], &[position]).await?;
+        self.lake.table(TableName::Evaluations).append(vec![builder.finish()], &[position]).await?;
         Ok(())
     }
 

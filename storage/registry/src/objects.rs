@@ -1,0 +1,83 @@
+//! Objects that are written once, found by number.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+
+use crate::RegistryError;
+
+/// The store below a prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
+        Self { store, prefix: Path::from(prefix) }
+    }
+
+    pub fn path(&self, parts: &[&str]) -> Path {
+        parts.iter().flat_map(|part| part.split('/')).fold(self.prefix.clone(), |path, part| path.clone().join(part))
+    }
+
+    /// `Ok(false)` if somebody else has written it already, or an earlier try of ours whose answer was lost.
+    pub async fn create(&self, operation: &'static str, path: &Path, bytes: Bytes) -> Result<bool, RegistryError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(path, PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(RegistryError::store(operation, error, path)),
+        }
+    }
+
+    pub async fn get(&self, operation: &'static str, path: &Path) -> Result<Option<Bytes>, RegistryError> {
+        let result = async { self.store.get(path).await?.bytes().await }.await;
+        match result {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(RegistryError::store(operation, error, path)),
+        }
+    }
+
+    /// Numbers of the objects `{number}.json` below `folder`, ascending.
+    pub async fn numbers(&self, operation: &'static str, folder: &Path) -> Result<Vec<u64>, RegistryError> {
+        let objects: Vec<_> = self
+            .store
+            .list(Some(folder))
+            .try_collect()
+            .await
+            .map_err(|error| RegistryError::store(operation, error, folder))?;
+        let number = |path: &Path| path.filename()?.strip_suffix(".json")?.parse().ok();
+        let mut numbers: Vec<u64> = objects.iter().filter_map(|object| number(&object.location)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Names of the folders directly below `folder`.
+    pub async fn folders(&self, operation: &'static str, folder: &Path) -> Result<Vec<String>, RegistryError> {
+        let listed = self
+            .store
+            .list_with_delimiter(Some(folder))
+            .await
+            .map_err(|error| RegistryError::store(operation, error, folder))?;
+        Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    }
+
+    /// Objects below `folder` with their age.
+    pub async fn files(&self, operation: &'static str, folder: &Path) -> Result<Vec<object_store::ObjectMeta>, RegistryError> {
+        self.store.list(Some(folder)).try_collect().await.map_err(|error| RegistryError::store(operation, error, folder))
+    }
+
+    pub async fn delete(&self, operation: &'static str, path: &Path) -> Result<(), RegistryError> {
+        self.store.delete(path).await.map_err(|error| RegistryError::store(operation, error, path))
+    }
+}
+
+/// Ten digits, so that names sort as numbers do.
+pub(crate) fn numbered(number: u64) -> String {
+    format!("{number:010}.json")
+}

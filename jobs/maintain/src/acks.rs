@@ -57,9 +57,16 @@ mod tests {
     fn a_journal_gives_the_highest_promise_and_forgives_a_cut_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acks.jsonl");
-        std::fs::write(&path, "{\"game\":\"a\",\"seq\":4}\n{\"game\":\"b\",\"seq\":0}\n{\"game\":\"a\",\"seq\":9}\n{\"ga").unwrap();
+        std::fs::write(
+            &path,
+            "{\"game\":\"a\",\"seq\":4}\n{\"game\":\"b\",\"seq\":0}\n{\"game\":\"a\",\"seq\":9}\n{\"ga",
+        )
+        .unwrap();
         let acks = acknowledged(&path).unwrap();
-        assert_eq!(acks.into_iter().map(|(g, s)| (g.to_string(), s)).collect::<Vec<_>>(), [("a".into(), 9), ("b".into(), 0)]);
+        assert_eq!(
+            acks.into_iter().map(|(g, s)| (g.to_string(), s)).collect::<Vec<_>>(),
+            [("a".into(), 9), ("b".into(), 0)]
+        );
         std::fs::write(&path, "{\"game\":\"a\",\"seq\":4}\nnonsense\n").unwrap();
         assert!(acknowledged(&path).unwrap_err().to_string().starts_with("line 2 of"));
     }

@@ -185,13 +185,20 @@ fn compare_game(id: &str, log: &LoggedGame, table: &StoredGame, promised: Option
     let missing = log.seqs.difference(&table.seqs).count() as u64;
     let extra = table.seqs.difference(&log.seqs).count() as u64;
     let duplicate_rows = table.rows - table.seqs.len() as u64;
-    wrong(missing > log.pending, format!("{} events of the log are not in the table", missing - log.pending.min(missing)));
+    wrong(
+        missing > log.pending,
+        format!("{} events of the log are not in the table", missing - log.pending.min(missing)),
+    );
     wrong(extra > 0 && !trimmed, format!("{extra} events of the table are not in the log"));
     wrong(duplicate_rows > 0, format!("{duplicate_rows} rows are doubled"));
     let comparable = missing == 0 && extra == 0;
-    wrong(comparable && log.content != table.content, "the events in the table differ from those in the log".to_owned());
+    wrong(
+        comparable && log.content != table.content,
+        "the events in the table differ from those in the log".to_owned(),
+    );
 
-    let promised = promised.map_or(0, |seq| (0..=seq).filter(|s| !log.seqs.contains(s) && !table.seqs.contains(s)).count());
+    let promised =
+        promised.map_or(0, |seq| (0..=seq).filter(|s| !log.seqs.contains(s) && !table.seqs.contains(s)).count());
     wrong(promised > 0, format!("{promised} acknowledged events are lost"));
 
     let state = match (table.episodes, table.incomplete) {

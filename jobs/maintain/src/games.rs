@@ -54,10 +54,10 @@ impl Logged {
             }
             return;
         };
-        let game = self.games.entry(event.game_id.clone()).or_insert_with(|| LoggedGame {
-            experience: make(event.system),
-            ..LoggedGame::default()
-        });
+        let game = self
+            .games
+            .entry(event.game_id.clone())
+            .or_insert_with(|| LoggedGame { experience: make(event.system), ..LoggedGame::default() });
         if !game.seqs.insert(event.seq) {
             game.repeats += 1;
             return;

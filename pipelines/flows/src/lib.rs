@@ -35,6 +35,7 @@ pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
 pub use seen::{Seen, SeqSet};
 pub use status::{FlowState, FlowStatus};
+pub use tokio_util::sync::CancellationToken;
 
 /// Flows run as tasks of their own.
 const _: () = {

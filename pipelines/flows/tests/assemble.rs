@@ -200,11 +200,11 @@ async fn restarts_in_the_middle_of_games_change_no_row() {
             }
         }
         games += assemble_all(&log, &lake).await.games.load(Relaxed);
-        // A restart reads from the oldest open game on, not from the start.
-        let low = lake.table(TableName::Episodes).position(&assemble_low_app_id(&topic(), 0)).await.unwrap().unwrap();
-        let open_from = log.records(0).iter().filter(|record| record.offset.as_i64() > low).count();
-        assert!(open_from < 110, "a restart would read {open_from} records");
     }
+    // Only the clock, which never closes, is still to be read again.
+    let low = lake.table(TableName::Episodes).position(&assemble_low_app_id(&topic(), 0)).await.unwrap().unwrap();
+    let again = log.records(0).iter().filter(|record| record.offset.as_i64() > low).count();
+    assert!(again <= 12, "a restart would read {again} records");
     assert_eq!(rows(&lake).await, expected);
     let distinct: std::collections::BTreeSet<_> = expected.1.iter().map(|row| &row.game_id).collect();
     assert_eq!(games, distinct.len() as u64, "each game is closed by one of the runs");
@@ -245,7 +245,7 @@ async fn events_after_the_close_change_nothing() {
     let stats = assemble_all(&log, &lake).await;
     assert_eq!(stats.late.load(Relaxed), 30);
     for n in 12..30 {
-        log.put(0, now + n * 61_000, toy::event("p0-clock", n as u64, "tank.tick", serde_json::json!({})));
+        log.put(0, now + (n - 11) * 61_000, toy::event("p0-clock", n as u64, "tank.tick", serde_json::json!({})));
     }
     assemble_all(&log, &lake).await;
     assert_eq!(rows(&lake).await, before);

@@ -264,7 +264,12 @@ impl GameBackend {
         };
         for session in left {
             session.close_sockets(CLOSE_GOING_AWAY, "the server stops");
-            self.tasks.spawn_on(session.farewell("server_stopped", Duration::ZERO), runtime);
+            self.tasks.spawn_on(
+                async move {
+                    session.farewell("server_stopped", Duration::ZERO).await;
+                },
+                runtime,
+            );
         }
     }
 
@@ -277,13 +282,12 @@ impl GameBackend {
         let (session, last_words, stop) = (session.clone(), self.config.last_words, self.stop.clone());
         self.tasks.spawn_on(
             async move {
-                session.clone().farewell(cause, last_words).await;
+                let events = session.farewell(cause, last_words).await;
                 // An AI backend that found this session a moment ago still counts on from its sequence numbers.
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = tokio::time::sleep(KEEP_SEQUENCE) => {}
+                    () = tokio::time::sleep(KEEP_SEQUENCE) => events.close(),
                 }
-                session.forget_events();
             },
             runtime,
         );

@@ -22,6 +22,7 @@ pub mod protocol;
 mod scripted;
 mod session;
 mod socket;
+mod store;
 
 pub use backend::{GameBackend, GameBackendStats, NewSession, OpenError};
 pub use config::GameBackendConfig;
@@ -31,3 +32,4 @@ pub use frames::{GameFrame, TileGrid};
 pub use payload::{ModelPayload, PayloadError, WeightSpec, base_of};
 pub use scripted::{ScriptedClient, ScriptedClientConfig, ScriptedStats};
 pub use session::SessionInfo;
+pub use store::{ModelStore, ServingModelStore};

@@ -481,8 +481,8 @@ impl Session {
     }
 
     /// The session's end, once it is out of the list: closes sockets, and records the end of the game after the
-    /// AI backend's account of the last tick, or after `last_words` at most.
-    pub async fn farewell(self: Arc<Self>, cause: &'static str, last_words: Duration) {
+    /// AI backend's account of the last tick, or after `last_words` at most. Returns the sequence, for latecomers.
+    pub async fn farewell(self: Arc<Self>, cause: &'static str, last_words: Duration) -> GameEvents {
         self.close_sockets(CLOSE_NORMAL, if cause == "finished" { "game over" } else { cause });
         let ended = self.core.lock().ended.take();
         if let Some((_, ended)) = ended {
@@ -491,11 +491,7 @@ impl Session {
         }
         let closed = payload::SessionClosed { cause: cause.to_owned() };
         self.events.emit(kinds::TANK_SESSION_CLOSED, Some("server"), None, &closed);
-    }
-
-    /// Forgets the sequence numbers. Nothing may be emitted for this game afterwards.
-    pub fn forget_events(&self) {
-        self.events.clone().close();
+        self.events.clone()
     }
 }
 

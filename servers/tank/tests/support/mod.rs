@@ -1,7 +1,7 @@
 //! A game backend on a port of its own, its events in a memory log, and clients to talk to it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use flywheel_events::{Event, System};
 use flywheel_kit::{Emitter, EmitterConfig};
@@ -41,9 +41,10 @@ pub async fn emitter() -> (Emitter, Arc<MemoryLog>, tempfile::TempDir) {
     (emitter, log, spill)
 }
 
-pub async fn events_of(log: &MemoryLog, emitter: &Emitter, game: &str) -> Vec<Event> {
+/// All events, by game, in order.
+pub async fn all_events(log: &MemoryLog, emitter: &Emitter) -> BTreeMap<String, Vec<Event>> {
     emitter.drain(Duration::from_secs(10)).await.unwrap();
-    let mut events = Vec::new();
+    let mut games = BTreeMap::<String, Vec<Event>>::new();
     for partition in 0..2 {
         let of = Topic::new(System::Tank.topic()).partition(partition);
         let mut position = Position::Start;
@@ -51,13 +52,20 @@ pub async fn events_of(log: &MemoryLog, emitter: &Emitter, game: &str) -> Vec<Ev
             let records = log.read(&of, position, ReadLimit::default()).await.unwrap();
             let Some(last) = records.last() else { break };
             position = Position::After(last.offset);
-            let decoded = records.iter().map(|r| Event::decode(&r.value).unwrap());
-            events.extend(decoded.filter(|e| e.game_id.as_str() == game));
+            for event in records.iter().map(|r| Event::decode(&r.value).unwrap()) {
+                games.entry(event.game_id.to_string()).or_default().push(event);
+            }
         }
     }
-    events.sort_by_key(|e| e.seq);
-    assert!(events.iter().enumerate().all(|(i, e)| e.seq == i as u64), "seq has no gaps and no repeats");
-    events
+    for events in games.values_mut() {
+        events.sort_by_key(|e| e.seq);
+        assert!(events.iter().enumerate().all(|(i, e)| e.seq == i as u64), "seq has no gaps and no repeats");
+    }
+    games
+}
+
+pub async fn events_of(log: &MemoryLog, emitter: &Emitter, game: &str) -> Vec<Event> {
+    all_events(log, emitter).await.remove(game).unwrap_or_default()
 }
 
 impl Stage {

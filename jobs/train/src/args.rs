@@ -52,7 +52,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub(crate) nice: i32,
     /// A run that is silent for so many seconds may be taken over.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub(crate) lease_seconds: u64,
     #[command(flatten)]
     config: ConfigArgs,
@@ -151,8 +151,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl TrainArgs {
-    pub(crate) fn config(&self) -> TrainConfig {
-        let (given, default) = (&self.config, TrainConfig::default());
+    /// The settings of `default` with the given flags over them.
+    pub(crate) fn config(&self, default: TrainConfig) -> TrainConfig {
+        let given = &self.config;
         TrainConfig {
             system: given.system.unwrap_or(default.system),
             base_key: given.base_key.clone().unwrap_or(default.base_key),
@@ -200,9 +201,20 @@ mod tests {
 
     #[test]
     fn flags_override_defaults_and_nothing_else() {
-        let cli = Cli::parse_from(["flywheel-trainer", "--data", "d", "--head", "dueling", "--hidden", "256,64", "--follow", "false"]);
-        let expected = TrainConfig { head: Head::Dueling, hidden: vec![256, 64], follow: false, ..TrainConfig::default() };
-        assert_eq!(cli.train.config(), expected);
+        let cli = Cli::parse_from([
+            "flywheel-trainer",
+            "--data",
+            "d",
+            "--head",
+            "dueling",
+            "--hidden",
+            "256,64",
+            "--follow",
+            "false",
+        ]);
+        let expected =
+            TrainConfig { head: Head::Dueling, hidden: vec![256, 64], follow: false, ..TrainConfig::default() };
+        assert_eq!(cli.train.config(TrainConfig::default()), expected);
         assert!(Cli::try_parse_from(["flywheel-trainer", "--head", "other"]).is_err());
         assert!(Cli::try_parse_from(["flywheel-trainer", "--device", "tpu"]).is_err());
     }

@@ -69,7 +69,12 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{figure}");
     } else {
-        println!("{METRIC}: {value:.1} {} (from {:.1} to {:.1})", figure["unit"].as_str().unwrap_or(""), sorted[0], sorted[2]);
+        println!(
+            "{METRIC}: {value:.1} {} (from {:.1} to {:.1})",
+            figure["unit"].as_str().unwrap_or(""),
+            sorted[0],
+            sorted[2]
+        );
         if let (Some(peer_value), Some(ratio)) = (figure["peer_value"].as_f64(), figure["ratio"].as_f64()) {
             println!("{PEER}: {peer_value:.1}, so {ratio:.2} times as fast");
         }
@@ -147,7 +152,8 @@ fn compare_curves(python: &Path, script: &Path, args: &BenchArgs) -> anyhow::Res
     });
     learner.start_from(&Network::from_tensors(&spec, tensors.collect())?)?;
     let batch = ruled_batch();
-    let ours = (0..args.curve).map(|_| learner.step(&batch).map(|report| report.loss)).collect::<Result<Vec<_>, _>>()?;
+    let ours =
+        (0..args.curve).map(|_| learner.step(&batch).map(|report| report.loss)).collect::<Result<Vec<_>, _>>()?;
     let curve = args.curve.to_string();
     let lines = output(Command::new(python).arg(script).args(["--curve", &curve]))?;
     let theirs: Value = serde_json::from_str(lines.trim()).context("reading the peer's loss curve")?;

@@ -16,6 +16,7 @@ mod error;
 mod follow;
 mod freshness;
 mod games;
+mod host;
 #[cfg(feature = "torch")]
 mod learner;
 mod load;
@@ -29,6 +30,7 @@ pub use error::TrainError;
 pub use follow::{Batch, follow};
 pub use freshness::{Freshness, FreshnessReport};
 pub use games::{ExperienceFactory, Games, GamesStats, Taken};
+pub use host::{KIND, RunHost, take_run};
 pub use load::{Loaded, load_table};
 pub use session::{Beat, Candidate, Ended, Host, Origin, PublishError, Session, Sources};
 pub use trainer::{Step, TrainLearner, Trainer};

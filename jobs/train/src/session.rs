@@ -55,6 +55,9 @@ pub trait Host {
     /// Reports progress and asks whether to go on. About once a second.
     fn beat(&mut self, progress: &Value) -> Beat;
 
+    /// Is the run still ours? Asked before a checkpoint is written.
+    fn confirm(&mut self) -> Beat;
+
     /// A checkpoint is there whole.
     fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat;
 
@@ -63,6 +66,28 @@ pub trait Host {
 
     /// The outcome of the last `publish`, once, when it is known. With `wait` it blocks until then.
     fn published(&mut self, wait: bool) -> Option<Result<ModelVersion, PublishError>>;
+}
+
+impl<H: Host> Host for &mut H {
+    fn beat(&mut self, progress: &Value) -> Beat {
+        (**self).beat(progress)
+    }
+
+    fn confirm(&mut self) -> Beat {
+        (**self).confirm()
+    }
+
+    fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat {
+        (**self).checkpointed(checkpoint)
+    }
+
+    fn publish(&mut self, candidate: Candidate) {
+        (**self).publish(candidate);
+    }
+
+    fn published(&mut self, wait: bool) -> Option<Result<ModelVersion, PublishError>> {
+        (**self).published(wait)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -352,6 +377,9 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
     }
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
+        if self.host.confirm() == Beat::Fenced {
+            return Err(TrainError::Fenced);
+        }
         let checkpoint = match self.checkpoints.save(&self.trainer, self.loaded.version) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {

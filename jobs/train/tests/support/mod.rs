@@ -292,9 +292,13 @@ impl Host for Memory {
         (self.stop_when)(progress)
     }
 
+    fn confirm(&mut self) -> Beat {
+        if self.fenced_at_checkpoint { Beat::Fenced } else { Beat::Continue }
+    }
+
     fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat {
         self.checkpoints.push(checkpoint.state.steps);
-        if self.fenced_at_checkpoint { Beat::Fenced } else { Beat::Continue }
+        Beat::Continue
     }
 
     fn publish(&mut self, candidate: Candidate) {

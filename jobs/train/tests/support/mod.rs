@@ -1,4 +1,6 @@
 //! A small learner in plain Rust, a host that remembers, and data to learn from.
+// Each test program uses a part of it.
+#![allow(dead_code)]
 
 use std::{path::Path, sync::Arc};
 

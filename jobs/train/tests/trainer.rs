@@ -1,0 +1,229 @@
+//! The program itself: killed, stopped, resumed, refused.
+#![cfg(feature = "torch")]
+
+mod support;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use flywheel_catalog::{RunFilter, RunState};
+use flywheel_events::{BaseKey, GameId};
+use flywheel_game_api::{Lane, TransitionRow};
+use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog};
+
+const STEPS: &str = "300";
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A data folder with some games of the tank's shape in its table.
+fn data() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let lake = flywheel_backends::open_lake(dir.path()).unwrap();
+    let games: Vec<Vec<TransitionRow>> = (0..12).map(|i| tank_game(&format!("g-{i}"), 60)).collect();
+    runtime().block_on(support::store(&lake, &[games.concat()]));
+    dir
+}
+
+fn tank_game(name: &str, steps: usize) -> Vec<TransitionRow> {
+    let mut x = name.bytes().fold(7_u32, |x, byte| x.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut number = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x >> 8) as f32 / (1 << 24) as f32
+    };
+    let frames: Vec<Vec<f32>> = (0..steps + 4).map(|_| (0..27).map(|_| number()).collect()).collect();
+    (0..steps)
+        .map(|t| TransitionRow {
+            lane: Lane { game_id: GameId::new(name).unwrap(), seat: "2".to_owned() },
+            tick: t as u64,
+            label: "basic".to_owned(),
+            map_key: "stage01".to_owned(),
+            model: None,
+            s: frames[t..t + 4].concat(),
+            a: (t % 10) as i16,
+            r: frames[t][0] - 0.5,
+            s2: frames[t + 1..t + 5].concat(),
+            done: t + 1 == steps,
+            epsilon: 0.1,
+        })
+        .collect()
+}
+
+fn trainer(data: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flywheel-trainer"));
+    command
+        .arg("--data")
+        .arg(data)
+        .args(["--device", "cpu", "--seed", "5", "--hidden", "32", "--batch-size", "64", "--min-size", "100"])
+        .args(["--samples-per-insert", "1e9", "--sample-tolerance", "1e9", "--nice", "0", "--lease-seconds", "2"])
+        .args(["--first-publish-steps", "1000000", "--publish-steps", "1000000", "--checkpoint-seconds", "0.02"])
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Weights of every version, oldest first.
+fn versions(data: &Path) -> Vec<String> {
+    let registry = flywheel_backends::open_registry(data, None).unwrap();
+    let mut cards = runtime().block_on(registry.list(&BaseKey::new("tank-ai-dqn").unwrap())).unwrap();
+    cards.sort_by_key(|card| card.version);
+    cards.into_iter().map(|card| card.sha256).collect()
+}
+
+fn states(data: &Path) -> Vec<(RunState, u64)> {
+    runtime().block_on(async {
+        let runs = flywheel_backends::open_catalog(data).await.unwrap().runs();
+        let all = runs.list(RunFilter::default()).await.unwrap();
+        all.into_iter().map(|run| (run.state, run.progress["steps"].as_u64().unwrap_or_default())).collect()
+    })
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} did not happen within a minute");
+}
+
+fn checkpoints(data: &Path) -> usize {
+    let runs = std::fs::read_dir(data.join("runs")).into_iter().flatten().flatten();
+    let steps = runs.flat_map(|run| std::fs::read_dir(run.path()).into_iter().flatten().flatten());
+    steps.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count()
+}
+
+fn terminate(child: &Child) {
+    // SAFETY: a child of ours that has not been waited for, so the id is still its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+}
+
+#[test]
+fn a_trainer_killed_again_and_again_ends_with_the_very_weights_of_one_left_in_peace() {
+    let calm = data();
+    let fixed = ["--follow", "false", "--max-steps", STEPS];
+    assert!(trainer(calm.path(), &fixed).status().unwrap().success());
+    let expected = versions(calm.path());
+    assert_eq!(expected.len(), 1);
+
+    let wild = data();
+    let mut kills = 0;
+    for pause_ms in (0..40).map(|i| 60 + i * 37 % 190) {
+        let mut child = trainer(wild.path(), &fixed).spawn().unwrap();
+        // It may be anywhere: reading, learning, writing a checkpoint, publishing.
+        std::thread::sleep(Duration::from_millis(150 + pause_ms));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        if kills == 8 {
+            break;
+        }
+    }
+    assert!(trainer(wild.path(), &fixed).status().unwrap().success());
+    let versions = versions(wild.path());
+    // A kill between publishing and the last checkpoint may publish the same weights once more.
+    assert!(versions.iter().all(|version| *version == expected[0]), "after {kills} kills");
+    assert_eq!(states(wild.path())[0], (RunState::Completed, STEPS.parse().unwrap()));
+}
+
+#[test]
+fn a_trainer_told_to_end_leaves_a_checkpoint_and_the_next_one_goes_on_from_it() {
+    let data = data();
+    let mut child = trainer(data.path(), &["--follow", "false"]).spawn().unwrap();
+    until("a checkpoint", || checkpoints(data.path()) > 0);
+    terminate(&child);
+    assert!(child.wait().unwrap().success());
+    let (state, steps) = states(data.path())[0];
+    assert_eq!(state, RunState::Queued);
+    assert!(steps > 0);
+    let more = (steps + 50).to_string();
+    assert!(trainer(data.path(), &["--follow", "false", "--max-steps", &more]).status().unwrap().success());
+    assert_eq!(states(data.path()), [(RunState::Completed, steps + 50)]);
+}
+
+#[test]
+fn a_run_that_was_asked_to_stop_stays_stopped_until_it_is_resumed() {
+    let data = data();
+    let mut child = trainer(data.path(), &["--follow", "false"]).spawn().unwrap();
+    until("a checkpoint", || checkpoints(data.path()) > 0);
+    let id = runtime().block_on(async {
+        let runs = flywheel_backends::open_catalog(data.path()).await.unwrap().runs();
+        let id = runs.list(RunFilter::default()).await.unwrap().remove(0).id;
+        runs.request_stop(&id).await.unwrap();
+        id
+    });
+    assert!(child.wait().unwrap().success());
+    let (state, steps) = states(data.path())[0];
+    assert_eq!(state, RunState::Stopped);
+
+    let more = (steps + 50).to_string();
+    let mut waiting = trainer(data.path(), &["--follow", "false", "--max-steps", &more]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!(states(data.path()), [(RunState::Stopped, steps)], "it waits, and makes no new run");
+    runtime().block_on(async {
+        flywheel_backends::open_catalog(data.path()).await.unwrap().runs().resume(&id).await.unwrap();
+    });
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(states(data.path()), [(RunState::Completed, steps + 50)]);
+}
+
+#[test]
+fn it_reads_the_log_of_the_process_that_holds_it() {
+    let data = tempfile::tempdir().unwrap();
+    let holder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let folder = data.path().join("log");
+    let serving = holder.block_on(async {
+        use flywheel_log::{EventLog, Record, Topic, partition_of};
+        let log = EmbeddedLog::open(&folder, EmbeddedConfig::default()).unwrap();
+        let topic = Topic::new(flywheel_events::System::Tank.topic());
+        log.create_topic(&topic, 2).await.unwrap();
+        for i in 0..12 {
+            let rows = tank_game(&format!("live-{i}"), 40);
+            for event in support::events(&rows) {
+                let key = event.game_id.as_str().as_bytes().to_vec();
+                let partition = topic.partition(partition_of(&key, 2));
+                log.append(&partition, vec![Record::new(key, event.encode())]).await.unwrap();
+            }
+        }
+        tokio::spawn(log.serve(&folder.join("log.sock"), cancel.clone()).unwrap())
+    });
+    let status = trainer(data.path(), &["--min-size", "480", "--max-steps", "60"]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(states(data.path()), [(RunState::Completed, 60)]);
+    assert_eq!(versions(data.path()).len(), 1);
+    cancel.cancel();
+    drop(serving);
+}
+
+#[test]
+fn wrong_settings_are_said_in_one_line_and_nothing_is_begun() {
+    let data = tempfile::tempdir().unwrap();
+    let refused = |more: &[&str], words: &str| {
+        let output = trainer(data.path(), more).stderr(Stdio::piped()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(words), "{text}");
+    };
+    refused(&["--discount", "1.5"], "`discount` must lie within 0..=1");
+    refused(&["--system", "doom"], "no learner plays `doom` yet");
+    refused(&["--log", "kafka://x"], "`kafka://x` is not a log");
+    refused(&["--head", "wide"], "neither plain nor dueling");
+    assert!(!data.path().join("catalog.sqlite").exists());
+}
+
+#[test]
+fn doctor_says_what_there_is_to_compute_with() {
+    let output = Command::new(env!("CARGO_BIN_EXE_flywheel-trainer")).args(["doctor", "--json"]).output().unwrap();
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(facts["threads"], 1);
+    assert!(facts["auto"] == "cuda" || facts["cuda_refused"].is_string());
+}

@@ -42,7 +42,9 @@ async fn land_all(log: &Arc<VecLog>, lake: &Lake) -> Arc<flywheel_flows::LandSta
 }
 
 /// What the table must hold, by a model without any state but two sets.
-fn model(log: &VecLog) -> (Vec<(String, u64, i64, String)>, Vec<i64>, u64) {
+type Model = (Vec<(String, u64, i64, String)>, Vec<i64>, u64);
+
+fn model(log: &VecLog) -> Model {
     let (mut rows, mut dead, mut repeats, mut seen) = (Vec::new(), Vec::new(), 0, BTreeSet::new());
     for partition in 0..log.partitions() {
         for record in log.records(partition) {

@@ -1,6 +1,11 @@
 //! One configuration for all stages: defaults, then files, then the environment, then flags.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -139,11 +144,13 @@ pub struct FarmSettings {
     pub threads: usize,
     /// Ticks of all farm games together in a second, at most.
     pub ticks_per_second: u64,
+    /// Emit inputs and ticks too, so that farm games can be replayed; off, only what learning needs.
+    pub record_play: bool,
 }
 
 impl Default for FarmSettings {
     fn default() -> Self {
-        Self { threads: 1, ticks_per_second: 2000 }
+        Self { threads: 1, ticks_per_second: 1500, record_play: true }
     }
 }
 
@@ -182,6 +189,14 @@ pub struct TrainSettings {
 impl Default for TrainSettings {
     fn default() -> Self {
         Self { enabled: true, device: "auto".to_owned(), program: PathBuf::new(), options: BTreeMap::new() }
+    }
+}
+
+impl TrainSettings {
+    /// Units of the hidden layers; one layer is what the model store's `mlp-q` payload can carry.
+    pub fn hidden(&self) -> Vec<usize> {
+        let text = self.options.get("hidden").map_or("128", String::as_str);
+        text.split(',').filter_map(|units| units.trim().parse().ok()).collect()
     }
 }
 
@@ -250,13 +265,16 @@ impl Config {
 
 /// The layers, not yet extracted: also used to say where a value came from.
 pub fn figment(global: &Global) -> Result<Figment, Failure> {
-    let mut figment = Figment::from(Serialized::defaults(Config::default()))
-        .merge(Toml::file_exact("/etc/flywheel/flywheel.toml"));
+    let mut figment =
+        Figment::from(Serialized::defaults(Config::default())).merge(Toml::file_exact("/etc/flywheel/flywheel.toml"));
     match &global.config {
         Some(path) => {
             if !path.is_file() {
-                return Err(Failure::msg(Code::Config, format!("the configuration file `{}` is not there", path.display()))
-                    .hint("name an existing file with --config FILE, or leave the flag out"));
+                return Err(Failure::msg(
+                    Code::Config,
+                    format!("the configuration file `{}` is not there", path.display()),
+                )
+                .hint("name an existing file with --config FILE, or leave the flag out"));
             }
             figment = figment.merge(Toml::file_exact(path));
         }

@@ -99,16 +99,14 @@ impl DataDir {
     /// If another loop runs on it.
     pub fn lock(&self) -> Result<DataLock, Failure> {
         let path = self.root.join("up.lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("opening up.lock")?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("opening up.lock")?;
         // SAFETY: the descriptor is open for the whole call; flock has no other preconditions.
         let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
         if !taken {
             let who = self.running().map_or_else(String::new, |r| format!(" (process {}, {})", r.pid, r.url));
-            return Err(Failure::msg(
-                Code::Conflict,
-                format!("a loop already runs on `{}`{who}", self.root.display()),
-            )
-            .hint("look at it with `flywheel status`, or start another with --data DIR --port P"));
+            return Err(Failure::msg(Code::Conflict, format!("a loop already runs on `{}`{who}", self.root.display()))
+                .hint("look at it with `flywheel status`, or start another with --data DIR --port P"));
         }
         Ok(DataLock { _file: file })
     }
@@ -130,16 +128,8 @@ impl DataDir {
         &self.root
     }
 
-    pub fn log(&self) -> PathBuf {
-        self.root.join("log")
-    }
-
     pub fn spill(&self) -> PathBuf {
         self.root.join("spill")
-    }
-
-    pub fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoints")
     }
 }
 

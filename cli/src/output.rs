@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use comfy_table::{ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -32,7 +32,7 @@ pub fn print<T: Serialize>(global: &Global, value: &T, head: &[&str], rows: impl
         return;
     }
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
     let mut any = false;
     for row in rows {
         any = true;

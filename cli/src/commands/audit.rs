@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::{
     Global,
     config::Config,
@@ -7,30 +9,72 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this game
+    /// Only show this game
     game: Option<String>,
+    /// What producers were told is durable, as written by `flywheel up --ack-journal FILE`
+    #[arg(long, value_name = "FILE")]
+    acks: Option<PathBuf>,
+    /// List every game, not only those that differ
+    #[arg(long)]
+    all: bool,
 }
 
-/// Compares log and tables; exit code 7 if the books do not balance.
+/// Compares log and tables; exit code 7 if the books do not balance, 75 if events are not landed yet.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let config = Config::load(global)?;
     let backends = crate::systems::open_existing(&config).await?;
-    let report = crate::systems::audit(&backends, args.game.as_deref()).await?;
+    let acknowledged = match &args.acks {
+        Some(file) => flywheel_maintain::acknowledged(file)?,
+        None => Default::default(),
+    };
+    let mut report = crate::systems::audit(&backends, acknowledged).await?;
+    let ok = report.ok;
+    if let Some(game) = &args.game {
+        report.games.retain(|row| row.game_id == *game);
+        if report.games.is_empty() {
+            return Err(Failure::msg(Code::NotFound, format!("there is no game `{game}`"))
+                .hint("`flywheel audit --all` lists all"));
+        }
+    } else if !args.all {
+        report.games.retain(|row| !row.ok);
+    }
     if global.json {
         anstream::println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        anstream::println!("{report}");
+        let totals = &report.totals;
+        anstream::println!(
+            "{} games: {} events in the log, {} in the table, {} not landed yet, {} doubled",
+            thousands(totals.games),
+            thousands(totals.events_log),
+            thousands(totals.events_table),
+            thousands(totals.events_pending),
+            thousands(totals.duplicate_rows)
+        );
+        anstream::println!(
+            "{} transitions should be there, {} are; {} acknowledged events lost; {} dead letters",
+            thousands(totals.transitions_expected),
+            thousands(totals.transitions_present),
+            thousands(totals.acknowledged_lost),
+            thousands(totals.dead_letters)
+        );
+        for problem in &report.problems {
+            anstream::println!("  {problem}");
+        }
+        for game in &report.games {
+            anstream::println!("  {} {}: {}", game.game_id, game.state, game.problems.join("; "));
+        }
+        anstream::println!("{}", if ok { "the books balance" } else { "the books do NOT balance" });
     }
-    if report.ok() {
+    if ok {
         return Ok(());
     }
-    let behind = report.behind();
-    if behind > 0 {
+    if report.totals.events_pending > 0 && report.totals.duplicate_rows == 0 && report.totals.acknowledged_lost == 0 {
         return Err(Failure::msg(
             Code::Temporary,
-            format!("{} events of the log are not landed yet", thousands(behind)),
+            format!("{} events of the log are not landed yet", thousands(report.totals.events_pending)),
         )
         .hint("run `flywheel up --for 10s` (or wait, if it runs) and audit again"));
     }
-    Err(Failure::msg(Code::CheckFailed, "the books do not balance").hint("the games listed above differ; keep the data folder"))
+    Err(Failure::msg(Code::CheckFailed, "the books do not balance")
+        .hint("the games listed above differ; keep the data folder"))
 }

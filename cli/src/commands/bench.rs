@@ -64,7 +64,10 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     for bench in benches {
         let started = Instant::now();
         let window = options.window.as_secs();
-        anstream::eprintln!("{bench:?}: measuring in windows of {window} s, load {:.1}", flywheel_benches::load_average());
+        anstream::eprintln!(
+            "{bench:?}: measuring in windows of {window} s, load {:.1}",
+            flywheel_benches::load_average()
+        );
         let figures = match bench {
             Bench::Train => train(&options).await?,
             Bench::Loop => whole_loop().await?,
@@ -111,7 +114,12 @@ fn print(global: &Global, figures: &[Value]) {
             number(&f["ratio"]),
         ]
     });
-    output::print(global, &figures, &["bench", "metric", "value", "unit", "spread", "peer", "peer value", "ratio"], rows);
+    output::print(
+        global,
+        &figures,
+        &["bench", "metric", "value", "unit", "spread", "peer", "peer value", "ratio"],
+        rows,
+    );
 }
 
 /// The trainer measures itself, since only it links libtorch.
@@ -123,7 +131,8 @@ async fn train(options: &Options) -> Result<Vec<Value>, Failure> {
     if options.peer {
         command.arg("--peer").arg(&options.python).arg("--peers").arg(&options.peers);
     }
-    let output = command.stderr(std::process::Stdio::inherit()).output().await.context("running flywheel-trainer bench")?;
+    let output =
+        command.stderr(std::process::Stdio::inherit()).output().await.context("running flywheel-trainer bench")?;
     if !output.status.success() {
         return Err(Failure::msg(Code::Failure, format!("flywheel-trainer bench ended with {}", output.status)));
     }

@@ -47,7 +47,9 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
             ports(&config, &mut checks);
             checks.push(trainer(&config));
         }
-        Err(failure) => checks.push(bad("configuration", State::Failed, failure.to_string(), "mend the value that is named")),
+        Err(failure) => {
+            checks.push(bad("configuration", State::Failed, failure.to_string(), "mend the value that is named"))
+        }
     }
     checks.push(page());
     let lines: Vec<_> = checks

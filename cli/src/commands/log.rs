@@ -68,7 +68,13 @@ async fn ls(global: &Global, log: &dyn EventLog) -> Result<(), Failure> {
         for partition in 0..partitions {
             let Bounds { first, last, trimmed } = log.bounds(&topic.partition(partition)).await?;
             let raw = |offset: Option<Offset>| offset.map(Offset::raw);
-            rows.push(Row { topic: topic.to_string(), partition, first: raw(first), last: raw(last), trimmed: raw(trimmed) });
+            rows.push(Row {
+                topic: topic.to_string(),
+                partition,
+                first: raw(first),
+                last: raw(last),
+                trimmed: raw(trimmed),
+            });
         }
     }
     let text = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), thousands);
@@ -100,7 +106,8 @@ async fn tail(log: &dyn EventLog, args: TailArgs) -> Result<(), Failure> {
     loop {
         let mut any = false;
         for (lane, position) in &mut lanes {
-            let records = log.read(lane, *position, ReadLimit { max_records: 1000, ..ReadLimit::waiting(wait) }).await?;
+            let records =
+                log.read(lane, *position, ReadLimit { max_records: 1000, ..ReadLimit::waiting(wait) }).await?;
             for record in records {
                 any = true;
                 *position = Position::After(record.offset);

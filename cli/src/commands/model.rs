@@ -68,8 +68,10 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             let model = parse(registry, &model).await?;
             // Fetching checks hash, shapes and numbers: a version that no server could load is refused here.
             registry.fetch(&model).await.map_err(failure)?;
-            let moved =
-                registry.promote(&model.base_key, "champion", model.version, expected, &reason).await.map_err(failure)?;
+            let moved = registry
+                .promote(&model.base_key, "champion", model.version, expected, &reason)
+                .await
+                .map_err(failure)?;
             said(global, &model.base_key, &moved)
         }
         Command::Rollback { base_key, to } => {
@@ -142,7 +144,9 @@ async fn only_base(registry: &Registry) -> Result<BaseKey, Failure> {
     let mut keys = registry.base_keys().await.map_err(failure)?;
     match (keys.pop(), keys.is_empty()) {
         (Some(key), true) => Ok(key),
-        (None, _) => Err(Failure::msg(Code::NotFound, "there are no models yet").hint("start the loop with `flywheel up`")),
+        (None, _) => {
+            Err(Failure::msg(Code::NotFound, "there are no models yet").hint("start the loop with `flywheel up`"))
+        }
         (Some(last), false) => Err(Failure::msg(Code::Usage, "there are several base keys; name one")
             .hint(format!("known: {}, {last}", keys.iter().map(BaseKey::as_str).collect::<Vec<_>>().join(", ")))),
     }

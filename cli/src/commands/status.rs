@@ -27,8 +27,11 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         .await
         .and_then(reqwest::Response::error_for_status)
         .map_err(|error| {
-            Failure::new(Code::Unreachable, anyhow::Error::from(error.without_url()).context(format!("asking the loop at {url}")))
-                .hint("start it with `flywheel up`, or name its address with --url")
+            Failure::new(
+                Code::Unreachable,
+                anyhow::Error::from(error.without_url()).context(format!("asking the loop at {url}")),
+            )
+            .hint("start it with `flywheel up`, or name its address with --url")
         })?
         .json()
         .await?;

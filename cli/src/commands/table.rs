@@ -29,7 +29,7 @@ pub enum Command {
         columns: Vec<String>,
         /// Read this older version
         #[arg(long, value_name = "VERSION")]
-        as_of: Option<i64>,
+        as_of: Option<u64>,
         #[arg(short = 'n', long, default_value_t = 20)]
         count: usize,
     },
@@ -46,7 +46,7 @@ pub enum Command {
 #[derive(Debug, Serialize)]
 struct Row {
     table: String,
-    version: Option<i64>,
+    version: Option<u64>,
     rows: u64,
     files: usize,
     bytes: u64,
@@ -59,9 +59,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Ls => ls(global, &lake).await,
         Command::History { table, count } => history(global, &lake.table(name(&table)?), count).await,
-        Command::Scan { table, columns, as_of, count } => {
-            scan(&lake.table(name(&table)?), columns, as_of, count).await
-        }
+        Command::Scan { table, columns, as_of, count } => scan(&lake.table(name(&table)?), columns, as_of, count).await,
         Command::Compact { table, dry_run } => {
             let tables = match table {
                 Some(table) => vec![name(&table)?],
@@ -78,7 +76,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 fn name(text: &str) -> Result<TableName, Failure> {
     TableName::ALL.into_iter().find(|table| table.as_str() == text).ok_or_else(|| {
         let known: Vec<_> = TableName::ALL.iter().map(|table| table.as_str()).collect();
-        Failure::msg(Code::NotFound, format!("there is no table `{text}`")).hint(format!("known tables: {}", known.join(", ")))
+        Failure::msg(Code::NotFound, format!("there is no table `{text}`"))
+            .hint(format!("known tables: {}", known.join(", ")))
     })
 }
 
@@ -125,15 +124,12 @@ async fn history(global: &Global, table: &Table, count: usize) -> Result<(), Fai
     Ok(())
 }
 
-async fn scan(table: &Table, columns: Vec<String>, as_of: Option<i64>, count: usize) -> Result<(), Failure> {
+async fn scan(table: &Table, columns: Vec<String>, as_of: Option<u64>, count: usize) -> Result<(), Failure> {
     if table.version().await?.is_none() {
         return Err(Failure::msg(Code::NotFound, format!("table `{}` has no rows yet", table.name().as_str())));
     }
-    let options = ScanOptions {
-        version: as_of,
-        columns: (!columns.is_empty()).then_some(columns),
-        ..ScanOptions::default()
-    };
+    let options =
+        ScanOptions { version: as_of, columns: (!columns.is_empty()).then_some(columns), ..ScanOptions::default() };
     let mut left = count;
     let mut batches = std::pin::pin!(table.scan_stream(options).await?);
     let mut out = LineDelimitedWriter::new(std::io::stdout().lock());
@@ -151,7 +147,8 @@ async fn compact(global: &Global, table: &Table, dry_run: bool) -> Result<(), Fa
     let options = CompactOptions::default();
     let name = table.name().as_str();
     if dry_run {
-        let small: Vec<_> = table.files().await?.into_iter().filter(|file| file.bytes < options.target_bytes / 2).collect();
+        let small: Vec<_> =
+            table.files().await?.into_iter().filter(|file| file.bytes < options.target_bytes / 2).collect();
         let bytes: u64 = small.iter().map(|file| file.bytes).sum();
         anstream::println!("{name}: {} small files of {} bytes would be merged", small.len(), thousands(bytes));
         return Ok(());

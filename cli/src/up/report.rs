@@ -83,8 +83,10 @@ pub fn hard_scores(scores: &[VersionScore]) -> Vec<(u64, f64)> {
     versions
         .into_iter()
         .filter_map(|version| {
-            let hard = scores.iter().filter(|r| r.version == version && ["hunter", "camper"].contains(&r.opponent.as_str()));
-            let (games, won) = hard.fold((0.0, 0.0), |(g, w), r| (g + f64::from(r.games), w + r.score * f64::from(r.games)));
+            let hard =
+                scores.iter().filter(|r| r.version == version && ["hunter", "camper"].contains(&r.opponent.as_str()));
+            let (games, won) =
+                hard.fold((0.0, 0.0), |(g, w), r| (g + f64::from(r.games), w + r.score * f64::from(r.games)));
             (games > 0.0).then_some((version, won / games))
         })
         .collect()
@@ -106,8 +108,14 @@ mod tests {
 
     #[test]
     fn the_hard_score_weighs_games_and_leaves_the_easy_opponent_out() {
-        let row = |version, opponent: &str, games, score| VersionScore { version, opponent: opponent.into(), games, score };
-        let scores = [row(2, "hunter", 30, 1.0), row(2, "camper", 10, 0.0), row(2, "random", 10, 0.0), row(1, "hunter", 4, 0.25)];
+        let row =
+            |version, opponent: &str, games, score| VersionScore { version, opponent: opponent.into(), games, score };
+        let scores = [
+            row(2, "hunter", 30, 1.0),
+            row(2, "camper", 10, 0.0),
+            row(2, "random", 10, 0.0),
+            row(1, "hunter", 4, 0.25),
+        ];
         assert_eq!(hard_scores(&scores), [(1, 0.25), (2, 0.75)]);
     }
 

@@ -122,7 +122,11 @@ fn spawn(command: &TrainerCommand) -> anyhow::Result<Child> {
     // would start a second one.
     unsafe {
         process.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
     process.spawn().with_context(|| format!("starting `{}`", command.program.display()))
@@ -153,11 +157,8 @@ mod tests {
         let marks = dir.join("marks");
         // First start: leaves a mark and dies. Second start: stays.
         let script = format!("echo x >> {0}; [ $(wc -l < {0}) -gt 1 ] && exec sleep 600; exit 3", marks.display());
-        let command = TrainerCommand {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".into(), script],
-            log: dir.join("log"),
-        };
+        let command =
+            TrainerCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script], log: dir.join("log") };
         let (state, cancel) = (Arc::default(), CancellationToken::new());
         let task = tokio::spawn(keep_running(command, Arc::clone(&state), cancel.clone()));
         loop {

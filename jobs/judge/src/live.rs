@@ -49,7 +49,13 @@ impl std::fmt::Display for Fall {
         write!(
             f,
             "live play fell: version {} won {} of {} live games, its predecessor {} won {} of {} (chance {:.4})",
-            self.version, self.wins, self.games, self.predecessor, self.predecessor_wins, self.predecessor_games, self.chance
+            self.version,
+            self.wins,
+            self.games,
+            self.predecessor,
+            self.predecessor_wins,
+            self.predecessor_games,
+            self.chance
         )
     }
 }
@@ -73,9 +79,9 @@ impl LivePlay {
 
     /// Wins and games kept of `version`.
     pub fn record(&self, version: u64) -> (u32, u32) {
-        self.games.get(&version).map_or((0, 0), |games| {
-            (games.iter().filter(|&&won| won).count() as u32, games.len() as u32)
-        })
+        self.games
+            .get(&version)
+            .map_or((0, 0), |games| (games.iter().filter(|&&won| won).count() as u32, games.len() as u32))
     }
 
     /// Whether `champion` has fallen below `predecessor`.

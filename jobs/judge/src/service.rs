@@ -76,7 +76,14 @@ pub struct JudgeState {
     pub scores: Vec<ScoreRow>,
     pub promotions: Vec<Promotion>,
     pub last_verdict: Option<String>,
+    /// Games of the trial under way.
+    pub trial_games: u64,
+    /// Version, whether it was promoted, and why; the newest hundred.
+    pub verdicts: Vec<(u64, bool, String)>,
 }
+
+/// Verdicts kept in memory; the table has them all.
+const VERDICTS_KEPT: usize = 100;
 
 /// Why the judge could not go on; it tries again with the next candidate.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +192,11 @@ impl Judge {
     ///
     /// # Errors
     /// If the registry or the table fails; the candidate stays where it is.
-    pub async fn judge(&self, version: ModelVersion, cancel: &CancellationToken) -> Result<Option<Verdict>, JudgeError> {
+    pub async fn judge(
+        &self,
+        version: ModelVersion,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Verdict>, JudgeError> {
         let started = Instant::now();
         let base = self.config.base_key.clone();
         let champion = self.registry.resolve(&base, "champion").await?;
@@ -203,7 +214,9 @@ impl Judge {
             }
         };
         let reigning = match &champion {
-            Some(alias) => Some((alias.version, self.registry.fetch(&ModelRef::new(base.clone(), alias.version)).await?.1)),
+            Some(alias) => {
+                Some((alias.version, self.registry.fetch(&ModelRef::new(base.clone(), alias.version)).await?.1))
+            }
             None => None,
         };
         let verdict = self.play_trial(version, candidate, reigning, cancel.clone()).await?;
@@ -212,7 +225,13 @@ impl Judge {
         metrics::histogram!(TRIAL_SECONDS).record(started.elapsed().as_secs_f64());
         info!(version = version.0, promote = verdict.promote, reason = %verdict.reason, "judged");
         self.record(&verdict.games, version, champion.as_ref().map(|c| c.version), "trial").await?;
-        self.lock().last_verdict = Some(format!("version {version} {result}: {}", verdict.reason));
+        {
+            let mut state = self.lock();
+            state.last_verdict = Some(format!("version {version} {result}: {}", verdict.reason));
+            state.verdicts.push((version.0, verdict.promote, verdict.reason.clone()));
+            let surplus = state.verdicts.len().saturating_sub(VERDICTS_KEPT);
+            state.verdicts.drain(..surplus);
+        }
         if !verdict.promote {
             self.lock().refused += 1;
             return Ok(Some(verdict));
@@ -262,6 +281,7 @@ impl Judge {
                 |test| {
                     let (won, lost) = test.decisive();
                     judge.doing(true, format!("version {version}: {} pairs, {won} won, {lost} lost", test.pairs()));
+                    judge.lock().trial_games = 2 * u64::from(test.pairs());
                     !stop.is_set()
                 },
             )
@@ -368,7 +388,9 @@ impl Judge {
     async fn watch_live(&self, play: &LivePlay) -> Result<(), JudgeError> {
         let base = &self.config.base_key;
         let Some(champion) = self.registry.resolve(base, "champion").await? else { return Ok(()) };
-        let Some(predecessor) = champion.previous.filter(|previous| *previous < champion.version) else { return Ok(()) };
+        let Some(predecessor) = champion.previous.filter(|previous| *previous < champion.version) else {
+            return Ok(());
+        };
         let Some(fall) = play.fall(champion.version.0, predecessor.0) else { return Ok(()) };
         let reason = fall.to_string();
         self.registry.promote(base, "champion", predecessor, Some(champion.revision), &reason).await?;
@@ -390,7 +412,10 @@ impl Judge {
 
 /// A cancellation that blocking code can look at.
 #[derive(Clone)]
-struct StopFlag(Arc<AtomicBool>, #[allow(dead_code, reason = "ends the follower when dropped")] Arc<tokio_util::sync::DropGuard>);
+struct StopFlag(
+    Arc<AtomicBool>,
+    #[allow(dead_code, reason = "ends the follower when dropped")] Arc<tokio_util::sync::DropGuard>,
+);
 
 impl StopFlag {
     fn follow(cancel: &CancellationToken) -> Self {

@@ -158,10 +158,10 @@ pub fn trial(
         verdict.pairs = test.pairs();
         verdict.candidate_score = mean_score(&verdict.games, candidate.version);
         verdict.champion_score = mean_score(&verdict.games, champion.version);
-        let fallen = segments
-            .iter()
-            .find(|(_, (wins, losses))| sign_test(*wins, wins + losses) < config.segment_significance);
-        let record = format!("{} won and {} lost of {} pairs", verdict.decisive_wins, verdict.decisive_losses, verdict.pairs);
+        let fallen =
+            segments.iter().find(|(_, (wins, losses))| sign_test(*wins, wins + losses) < config.segment_significance);
+        let record =
+            format!("{} won and {} lost of {} pairs", verdict.decisive_wins, verdict.decisive_losses, verdict.pairs);
         (verdict.promote, verdict.reason) = match (decision, fallen) {
             (Decision::Better, None) => (true, format!("better than the champion: {record}")),
             (Decision::Better, Some((segment, (wins, losses)))) => {

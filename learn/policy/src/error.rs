@@ -11,7 +11,9 @@ pub enum PolicyError {
     FileTooLarge { found: usize, limit: usize },
     #[error("the header claims {found} bytes; at most {limit} are allowed")]
     HeaderTooLarge { found: u64, limit: usize },
-    #[error("the header has no `{key}` entry that says the network's shape; write the file with `Network::to_safetensors`")]
+    #[error(
+        "the header has no `{key}` entry that says the network's shape; write the file with `Network::to_safetensors`"
+    )]
     MissingSpec { key: &'static str },
     #[error("tensor `{name}` is missing; expected shape {expected:?}")]
     MissingTensor { name: String, expected: Vec<usize> },

@@ -146,11 +146,15 @@ mod avx2 {
         unsafe {
             if layer.is_narrow() {
                 return if layer.outputs <= PANEL / 2 {
-                    rows_of(x.n, |n, first| match n {
-                        1 => narrow::<1, 1>(tile.at(first, 0)),
-                        2 => narrow::<2, 1>(tile.at(first, 0)),
-                        _ => narrow::<3, 1>(tile.at(first, 0)),
-                    }, 3)
+                    rows_of(
+                        x.n,
+                        |n, first| match n {
+                            1 => narrow::<1, 1>(tile.at(first, 0)),
+                            2 => narrow::<2, 1>(tile.at(first, 0)),
+                            _ => narrow::<3, 1>(tile.at(first, 0)),
+                        },
+                        3,
+                    )
                 } else {
                     rows_of(x.n, |_, first| narrow::<1, 2>(tile.at(first, 0)), 1)
                 };
@@ -199,7 +203,13 @@ mod avx2 {
         let mut panel = 0;
         while panel < panels {
             let left = panels - panel;
-            let now = if left >= AT_ONCE { AT_ONCE } else if left >= 2 { 2 } else { 1 };
+            let now = if left >= AT_ONCE {
+                AT_ONCE
+            } else if left >= 2 {
+                2
+            } else {
+                1
+            };
             run(now, panel);
             panel += now;
         }

@@ -208,7 +208,9 @@ impl Network {
         }
         let spec = NetworkSpec { head: Head::Plain, ..self.spec.clone() };
         let (hidden, head) = self.tensors.split_at(2 * self.spec.hidden.len());
-        let [value, value_bias, advantage, advantage_bias] = head else { unreachable!("a dueling head has four tensors") };
+        let [value, value_bias, advantage, advantage_bias] = head else {
+            unreachable!("a dueling head has four tensors")
+        };
         let fold = |value: &[f32], advantage: &[f32], width: usize| {
             let mean = |k: usize| {
                 advantage.iter().skip(k).step_by(width).map(|&a| f64::from(a)).sum::<f64>() / spec.outputs as f64
@@ -241,10 +243,9 @@ fn pack(spec: &NetworkSpec, tensors: &[Tensor]) -> Vec<Layer> {
     // Value and advantages are one layer, so that a dueling head costs one output more and nothing else.
     let (weight, bias) = match head {
         [weight, bias] => (weight.data.clone(), bias.data.clone()),
-        [value, value_bias, advantage, advantage_bias] => (
-            [&value.data[..], &advantage.data].concat(),
-            [&value_bias.data[..], &advantage_bias.data].concat(),
-        ),
+        [value, value_bias, advantage, advantage_bias] => {
+            ([&value.data[..], &advantage.data].concat(), [&value_bias.data[..], &advantage_bias.data].concat())
+        }
         _ => unreachable!("a head has two or four tensors"),
     };
     layers.push(Layer::pack(&weight, &bias, false));

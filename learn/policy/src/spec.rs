@@ -78,7 +78,10 @@ impl NetworkSpec {
 
     /// Number of weights and biases.
     pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(|(_, shape)| shape.iter().fold(1, |n: usize, &d| n.saturating_mul(d))).fold(0, usize::saturating_add)
+        self.tensors()
+            .iter()
+            .map(|(_, shape)| shape.iter().fold(1, |n: usize, &d| n.saturating_mul(d)))
+            .fold(0, usize::saturating_add)
     }
 
     /// Width of what feeds the head.

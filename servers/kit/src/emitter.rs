@@ -63,7 +63,9 @@ pub enum EmitterError {
     Files { path: String, source: io::Error },
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("{waiting} events are still on their way after {after:?}; they are in the spill file and go first at the next start")]
+    #[error(
+        "{waiting} events are still on their way after {after:?}; they are in the spill file and go first at the next start"
+    )]
     NotDrained { waiting: u64, after: Duration },
 }
 
@@ -315,7 +317,8 @@ impl GameEvents {
     pub fn emit(&self, kind: &str, actor: Option<&str>, model: Option<&ModelRef>, payload: &impl Serialize) {
         let Sequencer { system, topic, game_id, next } = &*self.sequencer;
         let emitted_ms = now_ms();
-        let mut event = Event::new(*system, kind, game_id.clone(), 0, emitted_ms).model(model.cloned()).payload(payload);
+        let mut event =
+            Event::new(*system, kind, game_id.clone(), 0, emitted_ms).model(model.cloned()).payload(payload);
         event.actor = actor.map(str::to_owned);
         // Under the lock until it is queued: order in the queue is order of `seq`.
         let mut next = next.lock();

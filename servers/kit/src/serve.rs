@@ -40,7 +40,11 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await.map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                format!("port {} of {} is in use; stop what listens there, or choose another port", addr.port(), addr.ip())
+                format!(
+                    "port {} of {} is in use; stop what listens there, or choose another port",
+                    addr.port(),
+                    addr.ip()
+                )
             }
             io::ErrorKind::PermissionDenied => format!("port {} needs more rights; choose one above 1023", addr.port()),
             _ => format!("cannot listen on {addr}: {error}"),
@@ -53,7 +57,12 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// Never for a single connection; only if the listener itself is gone.
-pub async fn serve(listener: TcpListener, app: Router, config: ServeConfig, cancel: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    config: ServeConfig,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
     let slots = Arc::new(Semaphore::new(config.max_connections));
@@ -82,7 +91,8 @@ pub async fn serve(listener: TcpListener, app: Router, config: ServeConfig, canc
                 return;
             }
             let service = TowerToHyperService::new(app);
-            let connection = watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+            let connection =
+                watcher.watch(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
             if let Err(error) = connection.await {
                 debug!(%error, %peer, "a connection ended badly");
             }

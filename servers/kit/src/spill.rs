@@ -144,12 +144,17 @@ fn decode(mut bytes: &[u8]) -> Vec<Item> {
             break;
         }
         let (body, rest) = rest.split_at(length as usize);
-        let Some(item) = (crc32c::crc32c(body) == checksum).then(|| postcard::from_bytes(body).ok()).flatten() else { break };
+        let Some(item) = (crc32c::crc32c(body) == checksum).then(|| postcard::from_bytes(body).ok()).flatten() else {
+            break;
+        };
         items.push(item);
         bytes = rest;
     }
     if !bytes.is_empty() {
-        tracing::warn!(bytes = bytes.len(), "the spill file has a torn tail; it was never acknowledged and is left out");
+        tracing::warn!(
+            bytes = bytes.len(),
+            "the spill file has a torn tail; it was never acknowledged and is left out"
+        );
     }
     items
 }
@@ -160,13 +165,7 @@ mod tests {
 
     fn items(range: std::ops::Range<u64>) -> Vec<Item> {
         range
-            .map(|seq| Item {
-                topic: Topic::new("t"),
-                key: "g".into(),
-                value: vec![7; 100].into(),
-                seq,
-                emitted_ms: 0,
-            })
+            .map(|seq| Item { topic: Topic::new("t"), key: "g".into(), value: vec![7; 100].into(), seq, emitted_ms: 0 })
             .collect()
     }
 

@@ -43,7 +43,12 @@ impl EventLog for Faulty {
         }
         Err(LogError::new(LogErrorKind::Unavailable, "appending", to, "the test says so"))
     }
-    async fn read(&self, from: &TopicPartition, position: Position, limit: ReadLimit) -> Result<Vec<StoredRecord>, LogError> {
+    async fn read(
+        &self,
+        from: &TopicPartition,
+        position: Position,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
         self.inner.read(from, position, limit).await
     }
     async fn bounds(&self, of: &TopicPartition) -> Result<Bounds, LogError> {
@@ -150,11 +155,16 @@ async fn what_could_not_be_sent_goes_first_at_the_next_start() {
     assert!(emitter.close(Duration::from_millis(30)).await.is_err());
     assert_eq!(emitter.stats().acknowledged, 0);
     log.failures.store(0, Ordering::SeqCst);
-    let emitter = Emitter::start(log.clone(), EmitterConfig { ack_journal: Some(journal.clone()), ..config(dir.path()) }).unwrap();
+    let emitter =
+        Emitter::start(log.clone(), EmitterConfig { ack_journal: Some(journal.clone()), ..config(dir.path()) })
+            .unwrap();
     emit(&emitter, "g-2", 10);
     emitter.close(LONG).await.unwrap();
     assert_eq!(seqs(&log, "g-1").await, (0..100).collect::<Vec<_>>());
     assert_eq!(seqs(&log, "g-2").await, (0..10).collect::<Vec<_>>());
     let promised = std::fs::read_to_string(journal).unwrap();
-    assert!(promised.contains(r#"{"game":"g-1","seq":99}"#) && promised.contains(r#"{"game":"g-2","seq":9}"#), "{promised}");
+    assert!(
+        promised.contains(r#"{"game":"g-1","seq":99}"#) && promised.contains(r#"{"game":"g-2","seq":9}"#),
+        "{promised}"
+    );
 }

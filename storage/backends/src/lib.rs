@@ -13,9 +13,10 @@ use anyhow::{Context, bail};
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::EventLog;
-use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog};
+use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
+use tokio_util::sync::CancellationToken;
 
 /// Everything that a program works on.
 #[derive(Debug, Clone)]
@@ -49,16 +50,30 @@ impl BackendUrls {
     }
 }
 
+/// The process that holds an embedded log, and lets others use it.
+#[derive(Debug)]
+pub struct LogOwner(Arc<EmbeddedLog>);
+
+impl LogOwner {
+    /// Answers other processes of this machine until told to stop.
+    ///
+    /// # Errors
+    /// If the socket in the log's folder cannot be bound.
+    pub fn serve(&self, cancel: CancellationToken) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
+        self.0.serve(&self.0.dir().join(SOCKET), cancel)
+    }
+}
+
 impl Backends {
     /// Opens the log as its owner; other processes may then [`Backends::connect`].
     ///
     /// # Errors
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
-    pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, Arc<EmbeddedLog>)> {
+    pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
         let folder = urls.embedded_log()?;
         let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
-        Ok((Self::with_log(urls, log.clone()).await?, log))
+        Ok((Self::with_log(urls, log.clone()).await?, LogOwner(log)))
     }
 
     /// Opens the log, or connects to the process that holds it.

@@ -36,15 +36,18 @@ impl Catalog {
             // In WAL mode the default (NORMAL) may undo committed work at a loss of power.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let opening = |error: sqlx::Error| CatalogError::new(CatalogErrorKind::Unavailable, "opening", file.display(), error);
+        let opening =
+            |error: sqlx::Error| CatalogError::new(CatalogErrorKind::Unavailable, "opening", file.display(), error);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opening)?;
         sqlx::migrate!().run(&pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_) => CatalogError::new(
-                CatalogErrorKind::Conflict,
-                "opening",
-                file.display(),
-                format!("it was written by a newer flywheel ({error}); use that one. Nothing was changed"),
-            ),
+            sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_) => {
+                CatalogError::new(
+                    CatalogErrorKind::Conflict,
+                    "opening",
+                    file.display(),
+                    format!("it was written by a newer flywheel ({error}); use that one. Nothing was changed"),
+                )
+            }
             other => CatalogError::new(CatalogErrorKind::Unavailable, "migrating", file.display(), other),
         })?;
         Ok(Self { pool })

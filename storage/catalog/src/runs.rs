@@ -190,15 +190,17 @@ impl Runs {
     pub async fn create(&self, kind: &str, spec: &Value) -> Result<RunId, CatalogError> {
         let id = format!("{kind}-{}", uuid::Uuid::now_v7().simple());
         let now = (self.clock)();
-        sqlx::query("INSERT INTO runs (id, kind, spec, state, created_at_ms, updated_at_ms) VALUES (?, ?, ?, 'queued', ?, ?)")
-            .bind(&id)
-            .bind(kind)
-            .bind(spec.to_string())
-            .bind(now)
-            .bind(now)
-            .execute(&self.pool)
-            .await
-            .map_err(failed("creating a run of", kind))?;
+        sqlx::query(
+            "INSERT INTO runs (id, kind, spec, state, created_at_ms, updated_at_ms) VALUES (?, ?, ?, 'queued', ?, ?)",
+        )
+        .bind(&id)
+        .bind(kind)
+        .bind(spec.to_string())
+        .bind(now)
+        .bind(now)
+        .execute(&self.pool)
+        .await
+        .map_err(failed("creating a run of", kind))?;
         Ok(RunId(id))
     }
 
@@ -263,7 +265,13 @@ impl Runs {
     }
 
     /// Changes a row that must still be leased by this fence.
-    async fn fenced(&self, operation: &'static str, lease: &Lease, set: &'static str, values: &[Option<String>]) -> Result<SqliteRow, CatalogError> {
+    async fn fenced(
+        &self,
+        operation: &'static str,
+        lease: &Lease,
+        set: &'static str,
+        values: &[Option<String>],
+    ) -> Result<SqliteRow, CatalogError> {
         let statement = format!(
             "UPDATE runs SET {set}, updated_at_ms = ? WHERE id = ? AND fence = ? AND state IN ('running', 'stopping') RETURNING *"
         );
@@ -291,7 +299,8 @@ impl Runs {
     pub async fn heartbeat(&self, lease: &Lease, progress: &Value) -> Result<Control, CatalogError> {
         let until = (self.clock)() + lease.ttl.as_millis() as i64;
         let set = "lease_until_ms = CAST(? AS INTEGER), progress = ?";
-        let row = self.fenced("reporting on run", lease, set, &[Some(until.to_string()), Some(progress.to_string())]).await?;
+        let row =
+            self.fenced("reporting on run", lease, set, &[Some(until.to_string()), Some(progress.to_string())]).await?;
         Ok(Control { stop_requested: run_of(&row).state == RunState::Stopping })
     }
 
@@ -349,7 +358,12 @@ impl Runs {
         .await
     }
 
-    async fn moved(&self, operation: &'static str, id: &RunId, statement: &'static str) -> Result<RunState, CatalogError> {
+    async fn moved(
+        &self,
+        operation: &'static str,
+        id: &RunId,
+        statement: &'static str,
+    ) -> Result<RunState, CatalogError> {
         let row = sqlx::query(statement)
             .bind((self.clock)())
             .bind(id.as_str())

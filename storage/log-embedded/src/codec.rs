@@ -29,7 +29,12 @@ pub fn encode(records: &[Record], ingest_ms: i64) -> Bytes {
 /// `Corrupt`, with partition and offset, if the checksum or a length does not fit.
 pub fn decode(of: &TopicPartition, last: u64, mut batch: Bytes) -> Result<Vec<StoredRecord>, LogError> {
     let damaged = |why: &str| {
-        LogError::new(LogErrorKind::Corrupt, "reading", format!("{of}@{last}"), format!("the stored batch is damaged: {why}"))
+        LogError::new(
+            LogErrorKind::Corrupt,
+            "reading",
+            format!("{of}@{last}"),
+            format!("the stored batch is damaged: {why}"),
+        )
     };
     if batch.len() < 16 {
         return Err(damaged("it is too short"));

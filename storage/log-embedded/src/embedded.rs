@@ -126,7 +126,12 @@ impl EmbeddedLog {
         lane.cloned().ok_or_else(|| LogError::unknown_partition(operation, of))
     }
 
-    async fn ask<T>(&self, operation: &'static str, target: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LogError> {
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        target: &str,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, LogError> {
         let (reply, answer) = oneshot::channel();
         self.writer.send(request(reply)).await.map_err(|_| closed(operation, target))?;
         answer.await.map_err(|_| closed(operation, target))?
@@ -189,7 +194,8 @@ impl Writer {
         writes: &mut Vec<Write>,
         done: &mut Vec<Done>,
     ) -> usize {
-        let mut end_of = |lane: &Arc<Lane>, of: &TopicPartition| *ends.entry(of.clone()).or_insert_with(|| lane.inner.lock().end);
+        let mut end_of =
+            |lane: &Arc<Lane>, of: &TopicPartition| *ends.entry(of.clone()).or_insert_with(|| lane.inner.lock().end);
         match request {
             Request::Topic { topic, partitions, reply } => {
                 let known = self.lanes.read().get(&topic).map(Vec::len);
@@ -317,7 +323,12 @@ impl EventLog for EmbeddedLog {
         self.ask("appending", to.topic.as_str(), |reply| Request::Append { to: to.clone(), records, reply }).await
     }
 
-    async fn read(&self, from: &TopicPartition, position: Position, limit: ReadLimit) -> Result<Vec<StoredRecord>, LogError> {
+    async fn read(
+        &self,
+        from: &TopicPartition,
+        position: Position,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
         let lane = self.lane("reading", from)?;
         let mut appended = lane.appended.subscribe();
         let until = tokio::time::Instant::now() + limit.max_wait;

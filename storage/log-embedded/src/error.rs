@@ -16,7 +16,12 @@ pub fn stored(operation: &'static str, target: impl Display, error: impl Into<re
         _ => LogErrorKind::Internal,
     };
     if kind == LogErrorKind::Conflict {
-        return LogError::new(kind, operation, target, "another process holds it; stop that process, or use its socket");
+        return LogError::new(
+            kind,
+            operation,
+            target,
+            "another process holds it; stop that process, or use its socket",
+        );
     }
     LogError::new(kind, operation, target, error)
 }

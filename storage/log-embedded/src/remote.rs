@@ -81,7 +81,12 @@ impl RemoteLog {
     }
 
     fn odd(&self, answer: &Answer) -> LogError {
-        LogError::new(LogErrorKind::Internal, "asking", self.socket.display(), format!("an answer that does not fit: {answer:?}"))
+        LogError::new(
+            LogErrorKind::Internal,
+            "asking",
+            self.socket.display(),
+            format!("an answer that does not fit: {answer:?}"),
+        )
     }
 
     async fn ask(&self, body: Ask) -> Result<Answer, LogError> {
@@ -101,7 +106,9 @@ impl RemoteLog {
             }
         }
         match answer.await {
-            Ok(Answer::Failed { kind, message }) => Err(LogError::new(kind.into(), "asking the log at", self.socket.display(), message)),
+            Ok(Answer::Failed { kind, message }) => {
+                Err(LogError::new(kind.into(), "asking the log at", self.socket.display(), message))
+            }
             Ok(answer) => Ok(answer),
             Err(_) => Err(away(&self.socket, "the connection broke before the answer came")),
         }
@@ -148,7 +155,12 @@ impl EventLog for RemoteLog {
         }
     }
 
-    async fn read(&self, from: &TopicPartition, position: Position, limit: ReadLimit) -> Result<Vec<StoredRecord>, LogError> {
+    async fn read(
+        &self,
+        from: &TopicPartition,
+        position: Position,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
         match self.ask(Ask::Read { from: from.clone(), position, limit: limit.into() }).await? {
             Answer::Records(records) => Ok(records.into_iter().map(Into::into).collect()),
             other => Err(self.odd(&other)),

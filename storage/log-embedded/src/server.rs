@@ -39,7 +39,7 @@ impl EmbeddedLog {
         self: &Arc<Self>,
         socket: &Path,
         cancel: CancellationToken,
-    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
         // The lock on the log is held, so whoever bound this path before is gone.
         match std::fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -121,12 +121,16 @@ async fn write_answers(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Fra
 async fn handle(log: &dyn EventLog, members: &Members, ask: Ask, next: &AtomicU64) -> Result<Answer, LogError> {
     let member = |id: u64| {
         let found = members.lock().get(&id).cloned();
-        found.ok_or_else(|| LogError::new(LogErrorKind::Fenced, "asking for", format!("member {id}"), "it has left the group"))
+        found.ok_or_else(|| {
+            LogError::new(LogErrorKind::Fenced, "asking for", format!("member {id}"), "it has left the group")
+        })
     };
     Ok(match ask {
         Ask::Hello { protocol } if protocol == PROTOCOL => Answer::Hello { protocol, durability: log.durability() },
         Ask::Hello { protocol } => {
-            let why = format!("the client speaks protocol {protocol}, this process {PROTOCOL}; use the same flywheel for both");
+            let why = format!(
+                "the client speaks protocol {protocol}, this process {PROTOCOL}; use the same flywheel for both"
+            );
             return Err(LogError::new(LogErrorKind::InvalidData, "connecting to", "the log", why));
         }
         Ask::CreateTopic { topic, partitions } => {

@@ -84,12 +84,18 @@ impl Store {
         match known {
             Some(FORMAT_VERSION) => {}
             Some(newer) => {
-                let why = format!("it has format {newer}; this program knows formats up to {FORMAT_VERSION}; nothing was changed");
+                let why = format!(
+                    "it has format {newer}; this program knows formats up to {FORMAT_VERSION}; nothing was changed"
+                );
                 return Err(LogError::new(LogErrorKind::InvalidData, "opening the log file", name, why));
             }
             None => {
                 let write = file.begin_write().map_err(|e| fail(e.into()))?;
-                write.open_table(META).map_err(|e| fail(e.into()))?.insert("format", FORMAT_VERSION).map_err(|e| fail(e.into()))?;
+                write
+                    .open_table(META)
+                    .map_err(|e| fail(e.into()))?
+                    .insert("format", FORMAT_VERSION)
+                    .map_err(|e| fail(e.into()))?;
                 write.open_table(TOPICS).map_err(|e| fail(e.into()))?;
                 write.open_table(BATCHES).map_err(|e| fail(e.into()))?;
                 write.open_table(ENDS).map_err(|e| fail(e.into()))?;

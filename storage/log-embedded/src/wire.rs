@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
-use flywheel_log::{Bounds, Durability, LogError, LogErrorKind, MAX_BATCH_BYTES, Offset, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition};
+use flywheel_log::{
+    Bounds, Durability, LogError, LogErrorKind, MAX_BATCH_BYTES, Offset, Position, ReadLimit, Record, StoredRecord,
+    Topic, TopicPartition,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -174,7 +177,10 @@ pub async fn read<T: DeserializeOwned>(socket: &mut (impl AsyncRead + Unpin)) ->
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes; at most {MAX_FRAME} are allowed")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes; at most {MAX_FRAME} are allowed"),
+        ));
     }
     let mut body = Vec::with_capacity(length.min(1 << 20));
     let read = (&mut *socket).take(length as u64).read_to_end(&mut body).await?;

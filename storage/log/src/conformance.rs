@@ -55,7 +55,8 @@ async fn kind_of<T: std::fmt::Debug>(result: impl Future<Output = Result<T, crat
 /// Records come back in the order in which they were appended, byte for byte, with rising offsets and times.
 pub async fn records_are_read_in_the_order_of_appends(fixture: &impl LogFixture) {
     let log = with_topic(fixture).await;
-    let odd = vec![Record::new(vec![0u8, 255], vec![0u8; 3]), Record::new("", ""), Record::new("k", vec![200u8; 70_000])];
+    let odd =
+        vec![Record::new(vec![0u8, 255], vec![0u8; 3]), Record::new("", ""), Record::new("k", vec![200u8; 70_000])];
     let last = log.append(&lane(), odd.clone()).await.unwrap();
     log.append(&lane(), records(&["x"])).await.unwrap();
     let found = log.read(&lane(), Position::Start, NOW).await.unwrap();
@@ -114,7 +115,8 @@ pub async fn a_waiting_reader_wakes_on_append(fixture: &impl LogFixture) {
     // A waiting read must not hold up an append of the same client, at the end of the log as well.
     let last = log.bounds(&lane()).await.unwrap().last.unwrap();
     let lane = lane();
-    let (found, appended) = tokio::join!(log.read(&lane, Position::After(last), LONG), log.append(&lane, records(&["more"])));
+    let (found, appended) =
+        tokio::join!(log.read(&lane, Position::After(last), LONG), log.append(&lane, records(&["more"])));
     assert_eq!((values(&found.unwrap()), appended.is_ok()), (vec!["more".to_owned()], true));
 }
 
@@ -159,7 +161,10 @@ pub async fn trimming_is_told_to_readers(fixture: &impl LogFixture) {
     assert_eq!(values(&log.read(&lane(), Position::Start, NOW).await.unwrap()), ["c"]);
     assert_eq!(values(&log.read(&lane(), Position::After(all[1].offset), NOW).await.unwrap()), ["c"]);
     let bounds = log.bounds(&lane()).await.unwrap();
-    assert_eq!((bounds.first, bounds.last, bounds.trimmed), (Some(all[2].offset), Some(all[2].offset), Some(all[1].offset)));
+    assert_eq!(
+        (bounds.first, bounds.last, bounds.trimmed),
+        (Some(all[2].offset), Some(all[2].offset), Some(all[1].offset))
+    );
     log.trim(&lane(), Offset::from_raw(i64::MAX as u64)).await.unwrap();
     let bounds = log.bounds(&lane()).await.unwrap();
     assert_eq!((bounds.first, bounds.last, bounds.trimmed), (None, None, Some(all[2].offset)));

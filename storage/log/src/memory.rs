@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    Bounds, Durability, EventLog, GroupMember, GroupOffsets, LocalGroups, LogError, Offset, Position,
-    ReadLimit, Record, StoredRecord, Topic, TopicPartition, check_batch, take_within,
+    Bounds, Durability, EventLog, GroupMember, GroupOffsets, LocalGroups, LogError, Offset, Position, ReadLimit,
+    Record, StoredRecord, Topic, TopicPartition, check_batch, take_within,
 };
 
 #[derive(Debug)]

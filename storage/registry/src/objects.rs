@@ -68,8 +68,16 @@ impl Objects {
     }
 
     /// Objects below `folder` with their age.
-    pub async fn files(&self, operation: &'static str, folder: &Path) -> Result<Vec<object_store::ObjectMeta>, RegistryError> {
-        self.store.list(Some(folder)).try_collect().await.map_err(|error| RegistryError::store(operation, error, folder))
+    pub async fn files(
+        &self,
+        operation: &'static str,
+        folder: &Path,
+    ) -> Result<Vec<object_store::ObjectMeta>, RegistryError> {
+        self.store
+            .list(Some(folder))
+            .try_collect()
+            .await
+            .map_err(|error| RegistryError::store(operation, error, folder))
     }
 
     pub async fn delete(&self, operation: &'static str, path: &Path) -> Result<(), RegistryError> {

@@ -97,7 +97,12 @@ impl Registry {
                 return Ok(card);
             }
         }
-        Err(RegistryError::new(RegistryErrorKind::Conflict, OPERATION, &card.base_key, "too many publish at once; try again"))
+        Err(RegistryError::new(
+            RegistryErrorKind::Conflict,
+            OPERATION,
+            &card.base_key,
+            "too many publish at once; try again",
+        ))
     }
 
     fn blob(&self, sha256: &str) -> Path {
@@ -107,12 +112,19 @@ impl Registry {
     async fn read_blob(&self, operation: &'static str, expected: &str) -> Result<bytes::Bytes, RegistryError> {
         let path = self.blob(expected);
         let bytes = self.objects.get(operation, &path).await?;
-        let bytes = bytes.ok_or_else(|| RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, "the weights are missing"))?;
+        let bytes = bytes.ok_or_else(|| {
+            RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, "the weights are missing")
+        })?;
         let found = sha256(&bytes);
         if found == expected {
             return Ok(bytes);
         }
-        Err(RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, format!("its sha256 is {found}; the file is damaged")))
+        Err(RegistryError::new(
+            RegistryErrorKind::Corrupt,
+            operation,
+            &path,
+            format!("its sha256 is {found}; the file is damaged"),
+        ))
     }
 
     /// Card and weights of a version, checked: hash, shape, finite numbers.
@@ -137,10 +149,16 @@ impl Registry {
     pub async fn card(&self, model: &ModelRef) -> Result<Card, RegistryError> {
         let path = self.versions(&model.base_key).join(numbered(model.version.0));
         let card = self.object("reading the card", &path).await?;
-        card.ok_or_else(|| RegistryError::new(RegistryErrorKind::NotFound, "reading the card of", model, "there is no such version"))
+        card.ok_or_else(|| {
+            RegistryError::new(RegistryErrorKind::NotFound, "reading the card of", model, "there is no such version")
+        })
     }
 
-    async fn object<T: DeserializeOwned>(&self, operation: &'static str, path: &Path) -> Result<Option<T>, RegistryError> {
+    async fn object<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+    ) -> Result<Option<T>, RegistryError> {
         let Some(bytes) = self.objects.get(operation, path).await? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|error| RegistryError::new(RegistryErrorKind::Corrupt, operation, path, error))
@@ -151,8 +169,16 @@ impl Registry {
     /// # Errors
     /// If one of them cannot be read.
     pub async fn list(&self, base: &BaseKey) -> Result<Vec<Card>, RegistryError> {
+        self.list_newest(base, usize::MAX).await
+    }
+
+    /// Cards of the newest `n` versions, newest first.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub async fn list_newest(&self, base: &BaseKey, n: usize) -> Result<Vec<Card>, RegistryError> {
         let mut cards = Vec::new();
-        for version in self.objects.numbers("listing", &self.versions(base)).await?.into_iter().rev() {
+        for version in self.objects.numbers("listing", &self.versions(base)).await?.into_iter().rev().take(n) {
             cards.push(self.card(&ModelRef::new(base.clone(), ModelVersion(version))).await?);
         }
         Ok(cards)

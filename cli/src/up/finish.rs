@@ -1,0 +1,167 @@
+//! The orderly end: each stage drained into the next, then the books.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::{
+    Options,
+    report::{Report, VersionScore, hard_scores, resident_memory},
+    start::Running,
+    view::View,
+};
+use crate::{
+    config::Config,
+    exit::{Code, Failure},
+    systems,
+};
+
+/// Stops everything, writes the report if one was asked for.
+pub async fn finish(mut running: Running, options: &Options, config: &Config) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + config.up.drain;
+    let view = std::sync::Arc::clone(&running.view);
+    let parts = &view.parts;
+    let played_seconds = parts.started.elapsed().as_secs_f64();
+
+    // Play ends first: no game takes another step, every last event is on its way.
+    running.stops.play.cancel();
+    let unsaved = within(deadline, parts.agent.closed()).await;
+    within(deadline, parts.backend.closed()).await;
+    join("play", &mut running.play, deadline).await;
+    while parts.farm.as_ref().is_some_and(|farm| farm.stats().threads > 0) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if let Err(error) = parts.emitter.close(deadline.saturating_duration_since(tokio::time::Instant::now())).await {
+        warn!(%error, "the log did not take everything");
+    }
+    // The trainer checkpoints meanwhile.
+    running.stops.learn.cancel();
+    settle(&view, deadline).await;
+    view.refresh().await;
+    running.stops.flows.cancel();
+    join("land", &mut running.flows, deadline).await;
+    join("learn", &mut running.learn, deadline.max(tokio::time::Instant::now() + Duration::from_secs(12))).await;
+    if let Some(unsaved) = unsaved.filter(|n| *n > 0) {
+        warn!(unsaved, "model saves were left when the agent stopped");
+    }
+    view.refresh().await;
+    let result = match &options.report {
+        Some(file) => {
+            let report = report(&view, config, played_seconds).await?;
+            report.write(file)?;
+            if options.json {
+                anstream::println!("{}", serde_json::to_string(&report)?);
+            } else if !options.quiet {
+                anstream::eprintln!("report in {}", file.display());
+            }
+            if report.audit_ok {
+                Ok(())
+            } else {
+                Err(Failure::msg(Code::CheckFailed, "the books do not balance; `flywheel audit` says where"))
+            }
+        }
+        None => Ok(()),
+    };
+    running.stops.rest.cancel();
+    join("rest", &mut running.rest, tokio::time::Instant::now() + Duration::from_secs(6)).await;
+    result
+}
+
+async fn within<T>(deadline: tokio::time::Instant, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(deadline, work).await.ok()
+}
+
+async fn join(stage: &'static str, tasks: &mut JoinSet<()>, deadline: tokio::time::Instant) {
+    let all = async {
+        while let Some(result) = tasks.join_next().await {
+            if let Err(error) = result
+                && error.is_panic()
+            {
+                warn!(stage, %error, "a task panicked");
+            }
+        }
+    };
+    if tokio::time::timeout_at(deadline, all).await.is_err() {
+        warn!(stage, "did not stop in time; it is safe to go");
+        tasks.abort_all();
+    }
+}
+
+/// Waits until everything acknowledged is in the tables.
+async fn settle(view: &View, deadline: tokio::time::Instant) {
+    let mut quiet = 0;
+    let mut last = (0, 0);
+    while quiet < 8 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let now = (view.look().landed, view.look().assembled);
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+    }
+}
+
+async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Failure> {
+    let parts = &view.parts;
+    let look = view.look();
+    let audit = systems::audit(&parts.backends, Default::default()).await?;
+    let judge = &look.judge;
+    let scores: Vec<VersionScore> = judge
+        .scores
+        .iter()
+        .map(|row| VersionScore {
+            version: row.version,
+            opponent: row.opponent.clone(),
+            games: row.games,
+            score: row.score,
+        })
+        .collect();
+    let hard = hard_scores(&scores);
+    let best = hard.iter().map(|(_, score)| *score).max_by(f64::total_cmp);
+    let first = hard.first().map(|(_, score)| *score);
+    let agent = &look.agent;
+    let us = |count: u64, d: Duration| (count > 0).then(|| d.as_secs_f64() * 1e6);
+    let ms = |count: u64, d: Duration| (count > 0).then(|| d.as_secs_f64() * 1e3);
+    let (sample_p50, sample_p99) = view.sample_freshness();
+    let landed = look.landed > 0;
+    Ok(Report {
+        seconds,
+        events_acknowledged: audit.totals.events_log,
+        events_in_table: audit.totals.events_table,
+        events_duplicate_rows: audit.totals.duplicate_rows,
+        events_dead: audit.totals.dead_letters,
+        events_spilled: look.emitter.spilled,
+        transitions: audit.totals.transitions_present,
+        episodes: parts.assemble.episodes.load(std::sync::atomic::Ordering::Relaxed),
+        train_steps: look.progress["steps"].as_u64().unwrap_or(0),
+        versions_published: view.published(),
+        versions_promoted: judge.promoted,
+        versions_refused: judge.refused,
+        rollbacks: judge.rollbacks,
+        first_promotion_seconds: view.first_promotion_seconds(),
+        swaps: agent.swaps,
+        decisions_requested: agent.decisions_requested,
+        decisions_answered: agent.decisions_answered,
+        decisions_mixed: agent.decisions_mixed,
+        decision_p50_us: us(agent.decision.count, agent.decision.p50),
+        decision_p99_us: us(agent.decision.count, agent.decision.p99),
+        swap_p50_ms: ms(agent.swap.count, agent.swap.p50),
+        swap_p99_ms: ms(agent.swap.count, agent.swap.p99),
+        table_freshness_p50_ms: landed.then(|| parts.land.freshness_p50_ms() as f64),
+        table_freshness_p99_ms: landed.then(|| parts.land.freshness_p99_ms() as f64),
+        sample_freshness_p50_ms: sample_p50,
+        sample_freshness_p99_ms: sample_p99,
+        score_first: first,
+        score_best: best,
+        score_by_version: scores,
+        live_games: parts.live.games.load(std::sync::atomic::Ordering::Relaxed),
+        farm_games: look.farm.games,
+        rss_peak_bytes: resident_memory(std::process::id()).map_or(0, |(peak, _)| peak),
+        trainer_rss_peak_bytes: view.trainer_peak(),
+        durability: parts.backends.log.durability().to_string(),
+        device: look.progress["device"].as_str().unwrap_or("none").to_owned(),
+        audit_ok: audit.ok,
+        load_average: flywheel_benches::load_average(),
+        seed: config.up.seed,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}

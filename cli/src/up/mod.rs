@@ -1,0 +1,100 @@
+//! The whole loop in one process, and the trainer beside it.
+//!
+//! Stages are started from the table side back to play, so that nothing is produced before it has somewhere to go,
+//! and stopped in the other order, each drained into the next. A `kill -9` at any moment is as good as a stop: what
+//! was acknowledged is in the log, and every stage goes on from what it committed.
+
+mod bootstrap;
+mod finish;
+mod line;
+mod live;
+mod report;
+mod stages;
+mod start;
+pub mod trainer;
+mod view;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use flywheel_kit::Shutdown;
+use tracing::info;
+
+use crate::{
+    config::Config,
+    data::{DataDir, Running},
+    exit::{Code, Failure},
+};
+
+/// Less free space than this and the loop does not start.
+const MIN_FREE_BYTES: u64 = 512 << 20;
+
+/// What the command line asked for besides the configuration.
+#[derive(Debug)]
+pub struct Options {
+    pub run_for: Option<Duration>,
+    pub report: Option<PathBuf>,
+    pub ack_journal: Option<PathBuf>,
+    pub quiet: bool,
+    pub json: bool,
+}
+
+/// Runs until the time is over or a signal comes; a second signal ends the process at once.
+pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
+    let started = Instant::now();
+    let started_ms = jiff::Timestamp::now().as_millisecond();
+    let data = DataDir::create(&config.data)?;
+    if let Some(free) = crate::commands::doctor::free_bytes(data.root()).filter(|free| *free < MIN_FREE_BYTES) {
+        return Err(Failure::msg(
+            Code::Temporary,
+            format!(
+                "only {} MB are free in `{}`; the loop needs at least {}",
+                free >> 20,
+                data.root().display(),
+                MIN_FREE_BYTES >> 20
+            ),
+        )
+        .hint("free some space, or name a folder on another disk with --data DIR"));
+    }
+    let _lock = data.lock()?;
+    let shutdown = Shutdown::install();
+    let running = start::start(&config, &options, &data, started, started_ms).await?;
+    let url = format!("http://{}", running.page);
+    data.set_running(&Running { pid: std::process::id(), url: url.clone(), started_ms })?;
+    if !options.quiet {
+        anstream::eprintln!("flywheel: {url}  data in {}  stop with Ctrl-C", data.root().display());
+        anstream::eprintln!(
+            "games at http://{} · models at http://{} · log is {}",
+            running.view.parts.backend.local_addr(),
+            running.store,
+            running.view.parts.backends.log.durability()
+        );
+    }
+    let lines = line::StatusLine::new(options.quiet);
+    let deadline = options.run_for.map(|time| started + time);
+    let why = loop {
+        let next = Instant::now() + lines.interval();
+        let until = deadline.map_or(next, |deadline| deadline.min(next));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break "a signal",
+            why = running.failed() => {
+                finish::finish(running, &options, &config).await?;
+                return Err(Failure::msg(Code::Failure, why));
+            }
+            () = tokio::time::sleep_until(until.into()) => {}
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break "the time is over";
+        }
+        lines.show(&running.view.snapshot());
+    };
+    info!(why, "stopping");
+    lines.finish();
+    if !options.quiet {
+        anstream::eprintln!("flywheel: {why}; draining (again: at once)");
+    }
+    finish::finish(running, &options, &config).await
+}

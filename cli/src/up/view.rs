@@ -1,0 +1,448 @@
+//! The running loop as the page, the status line and the report see it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use flywheel_agent::{Agent, AgentStats};
+use flywheel_backends::Backends;
+use flywheel_catalog::RunId;
+use flywheel_control::{
+    AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper, LatencyPoint,
+    LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, SwapPoint,
+    Tiles, Verdict,
+};
+use flywheel_events::{BaseKey, ModelRef, ModelVersion};
+use flywheel_flows::{AssembleStats, LandStats};
+use flywheel_judge::{Judge, JudgeState};
+use flywheel_kit::{Emitter, EmitterStats};
+use flywheel_registry::{AliasState, Card, RegistryError};
+use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats, ScriptedStats};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{live::LiveResults, report::resident_memory, stages, trainer::TrainerState};
+use crate::config::Config;
+
+/// Versions shown in the table of models.
+const MODELS_SHOWN: usize = 200;
+
+/// What there is to ask.
+pub struct Parts {
+    pub config: Config,
+    pub run_for: Option<Duration>,
+    pub started: Instant,
+    pub started_ms: i64,
+    pub base: BaseKey,
+    pub backends: Backends,
+    pub emitter: Emitter,
+    pub backend: Arc<GameBackend>,
+    pub agent: Arc<Agent>,
+    pub scripted: Arc<ScriptedStats>,
+    pub farm: Option<Arc<Farm>>,
+    pub land: Arc<LandStats>,
+    pub assemble: Arc<AssembleStats>,
+    pub judge: Judge,
+    pub live: Arc<LiveResults>,
+    pub run: RunId,
+    pub trainer: Arc<Mutex<TrainerState>>,
+    pub history: HistoryKeeper,
+}
+
+/// One look at every part.
+#[derive(Debug, Clone)]
+pub struct Look {
+    pub at: Instant,
+    pub emitter: EmitterStats,
+    pub backend: GameBackendStats,
+    pub farm: FarmStats,
+    pub agent: AgentStats,
+    pub judge: JudgeState,
+    pub trainer: TrainerState,
+    pub landed: u64,
+    pub assembled: u64,
+    /// Progress of the training run.
+    pub progress: Value,
+}
+
+/// What is asked for less often than it is shown.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The newest two looks, a second apart: rates come from them.
+    looks: Option<(Look, Look)>,
+    progress: Value,
+    champion: Option<AliasState>,
+    candidate: Option<AliasState>,
+    published: u64,
+    seen_scores: usize,
+    seen_promotions: usize,
+    last_loss_step: u64,
+    trainer_peak: Option<u64>,
+    freshness_worst: (Option<f64>, Option<f64>),
+    first_promotion_seconds: Option<f64>,
+}
+
+/// Implements [`LoopView`].
+pub struct View {
+    pub parts: Parts,
+    kept: Mutex<Kept>,
+}
+
+impl View {
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("nothing panics while it holds what is kept")
+    }
+
+    pub fn look(&self) -> Look {
+        let parts = &self.parts;
+        Look {
+            at: Instant::now(),
+            emitter: parts.emitter.stats(),
+            backend: parts.backend.stats(),
+            farm: parts.farm.as_ref().map(|farm| farm.stats()).unwrap_or_default(),
+            agent: parts.agent.stats(),
+            judge: parts.judge.state(),
+            trainer: parts.trainer.lock().expect("nothing panics while it holds the state").clone(),
+            landed: parts.land.events.load(Ordering::Relaxed),
+            assembled: parts.assemble.transitions.load(Ordering::Relaxed),
+            progress: self.kept().progress.clone(),
+        }
+    }
+
+    /// Looks at what needs I/O once a second and keeps the charts going.
+    pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.refresh().await,
+            }
+        }
+    }
+
+    /// Brings progress, aliases and charts up to date.
+    pub async fn refresh(&self) {
+        let parts = &self.parts;
+        let runs = parts.backends.catalog.runs();
+        if let Ok(run) = runs.get(&parts.run).await {
+            self.kept().progress = run.progress;
+        }
+        for alias in ["champion", "candidate"] {
+            match parts.backends.registry.resolve(&parts.base, alias).await {
+                Ok(state) if alias == "champion" => self.kept().champion = state,
+                Ok(state) => {
+                    let mut kept = self.kept();
+                    kept.published = state.as_ref().map_or(0, |state| state.version.0);
+                    kept.candidate = state;
+                }
+                Err(error) => tracing::debug!(%error, alias, "looking at an alias"),
+            }
+        }
+        self.chart(self.look());
+    }
+
+    fn chart(&self, look: Look) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let mut kept = self.kept();
+        let history = &self.parts.history;
+        for row in &look.judge.scores[kept.seen_scores.min(look.judge.scores.len())..] {
+            history.score(ScorePoint {
+                t_ms: row.t_ms,
+                version: row.version,
+                opponent: row.opponent.clone(),
+                games: u64::from(row.games),
+                score: row.score,
+                source: ScoreSource::Judge,
+            });
+        }
+        kept.seen_scores = look.judge.scores.len();
+        for row in &look.judge.promotions[kept.seen_promotions.min(look.judge.promotions.len())..] {
+            if !row.rollback && kept.first_promotion_seconds.is_none() {
+                kept.first_promotion_seconds = Some((row.t_ms - self.parts.started_ms) as f64 / 1000.0);
+            }
+            history.swap(SwapPoint {
+                t_ms: row.t_ms,
+                from: row.from,
+                to: row.to,
+                reason: row.reason.clone(),
+                took_ms: None,
+            });
+        }
+        kept.seen_promotions = look.judge.promotions.len();
+        if let (Some(step), Some(loss)) = (look.progress["steps"].as_u64(), look.progress["loss"].as_f64())
+            && step > kept.last_loss_step
+        {
+            kept.last_loss_step = step;
+            history.loss(LossPoint { t_ms: now, step, loss });
+        }
+        let recent = look.agent.decision_recent;
+        if recent.count > 0 {
+            let us = |d: Duration| d.as_secs_f64() * 1e6;
+            history.latency(LatencyPoint { t_ms: now, p50_us: us(recent.p50), p99_us: us(recent.p99) });
+        }
+        for (name, slot) in [("sample_freshness_p50_ms", 0), ("sample_freshness_p99_ms", 1)] {
+            if let Some(ms) = look.progress[name].as_f64() {
+                let slot = if slot == 0 { &mut kept.freshness_worst.0 } else { &mut kept.freshness_worst.1 };
+                *slot = Some(ms);
+            }
+        }
+        if let Some((peak, _)) = look.trainer.pid.and_then(resident_memory) {
+            kept.trainer_peak = Some(kept.trainer_peak.unwrap_or(0).max(peak));
+        }
+        let before = kept.looks.take().map_or_else(|| look.clone(), |(_, newest)| newest);
+        kept.looks = Some((before, look));
+    }
+
+    /// The state of this moment.
+    pub fn snapshot(&self) -> LoopStatus {
+        let now = self.look();
+        let kept = self.kept();
+        let before = kept.looks.as_ref().map_or_else(|| now.clone(), |(before, _)| before.clone());
+        let (champion, candidate) = (kept.champion.clone(), kept.candidate.clone());
+        let published = kept.published;
+        let first_promotion = kept.first_promotion_seconds;
+        drop(kept);
+        let mut status = LoopStatus::new(self.parts.started_ms, jiff::Timestamp::now().as_millisecond());
+        status.run_for_seconds = self.parts.run_for.map(|time| time.as_secs_f64());
+        status.device = now.progress["device"].as_str().unwrap_or(&self.parts.config.train.device).to_owned();
+        stages::fill(&mut status, &self.parts, &before, &now, champion.as_ref(), candidate.as_ref());
+        status.last_swap = self.parts.history.last_swap();
+        for (name, value) in [
+            ("events_acknowledged", now.emitter.acknowledged),
+            ("events_in_table", now.landed),
+            ("transitions", now.assembled),
+            ("train_steps", now.progress["steps"].as_u64().unwrap_or(0)),
+            ("versions_published", published),
+            ("versions_promoted", now.judge.promoted),
+            ("versions_refused", now.judge.refused),
+            ("swaps", now.agent.swaps),
+        ] {
+            status.count(name, value as f64);
+        }
+        if let Some(seconds) = first_promotion {
+            status.count("first_promotion_seconds", seconds);
+        }
+        status
+    }
+
+    pub fn first_promotion_seconds(&self) -> Option<f64> {
+        self.kept().first_promotion_seconds
+    }
+
+    pub fn published(&self) -> u64 {
+        self.kept().published
+    }
+
+    pub fn trainer_peak(&self) -> Option<u64> {
+        self.kept().trainer_peak
+    }
+
+    /// Median and 99th percentile, milliseconds, of the newest report of the trainer.
+    pub fn sample_freshness(&self) -> (Option<f64>, Option<f64>) {
+        self.kept().freshness_worst
+    }
+}
+
+fn opponent_scores(judge: &JudgeState, version: u64) -> Vec<OpponentScore> {
+    let rows = judge.scores.iter().filter(|row| row.version == version);
+    rows.map(|row| OpponentScore { opponent: row.opponent.clone(), games: u64::from(row.games), score: row.score })
+        .collect()
+}
+
+pub fn champion_of(parts: &Parts, judge: &JudgeState, alias: &AliasState) -> flywheel_control::Champion {
+    flywheel_control::Champion {
+        model_key: parts.base.to_string(),
+        version: alias.version.0,
+        since_ms: alias.moved_at_ms,
+        previous: alias.previous.map(|version| version.0),
+        scores: opponent_scores(judge, alias.version.0),
+        rating: rating(judge, alias.version.0),
+    }
+}
+
+fn rating(judge: &JudgeState, version: u64) -> Option<f64> {
+    let results: Vec<_> = judge
+        .scores
+        .iter()
+        .map(|row| (format!("v{}", row.version), row.opponent.clone(), row.score, row.games))
+        .collect();
+    let name = format!("v{version}");
+    flywheel_judge::ratings(&results).into_iter().find(|row| row.player == name).map(|row| row.elo)
+}
+
+fn control_error(operation: &'static str, error: RegistryError) -> ControlError {
+    let kind = match &error {
+        e if e.is_not_found() => ControlErrorKind::NotFound,
+        e if e.is_conflict() => ControlErrorKind::Conflict,
+        e if e.is_corrupt() => ControlErrorKind::Invalid,
+        _ => ControlErrorKind::Unavailable,
+    };
+    ControlError::new(kind, operation, error.to_string()).caused_by(error)
+}
+
+#[async_trait]
+impl LoopView for View {
+    fn status(&self) -> LoopStatus {
+        self.snapshot()
+    }
+
+    fn history(&self) -> History {
+        self.parts.history.get()
+    }
+
+    fn games(&self) -> Vec<GameInfo> {
+        let mut games = self.parts.backend.sessions();
+        games.sort_by_key(|session| std::cmp::Reverse(session.started_at_ms));
+        games.into_iter().map(|session| self.info(session)).collect()
+    }
+
+    fn watch_game(&self, id: &str) -> Option<GameWatch> {
+        let session = self.parts.backend.sessions().into_iter().find(|session| session.id.as_str() == id)?;
+        let mut source = self.parts.backend.subscribe(id)?;
+        let first = Arc::new(frame(&source.borrow_and_update().clone()));
+        let (sender, frames) = watch::channel(first);
+        tokio::spawn(async move {
+            // Ends with the game, or when nobody watches any more.
+            loop {
+                tokio::select! {
+                    biased;
+                    () = sender.closed() => return,
+                    changed = source.changed() => if changed.is_err() { return },
+                }
+                let next = frame(&source.borrow_and_update().clone());
+                sender.send_replace(Arc::new(next));
+            }
+        });
+        Some(GameWatch { info: self.info(session), frames })
+    }
+
+    async fn models(&self) -> Result<Vec<ModelInfo>, ControlError> {
+        let parts = &self.parts;
+        let registry = &parts.backends.registry;
+        let failed = |error| control_error("listing models", error);
+        let cards = registry.list_newest(&parts.base, MODELS_SHOWN).await.map_err(failed)?;
+        let mut aliases = Vec::new();
+        for alias in ["champion", "candidate", "previous"] {
+            if let Some(state) = registry.resolve(&parts.base, alias).await.map_err(failed)? {
+                aliases.push((alias, state.version));
+            }
+        }
+        let judge = parts.judge.state();
+        Ok(cards.into_iter().map(|card| model_info(&judge, &aliases, card)).collect())
+    }
+
+    async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
+        const OPERATION: &str = "promoting a version";
+        let (base, registry) = (parse_base(base_key, OPERATION)?, &self.parts.backends.registry);
+        let failed = |error| control_error(OPERATION, error);
+        let to = ModelVersion(request.version);
+        registry.fetch(&ModelRef::new(base.clone(), to)).await.map_err(failed)?;
+        let reason = request.reason.as_deref().unwrap_or("promoted by hand");
+        let state = registry.promote(&base, "champion", to, request.expected_revision, reason).await.map_err(failed)?;
+        self.chart_move(&state);
+        Ok(alias_move(&base, state))
+    }
+
+    async fn rollback(&self, base_key: &str, request: Rollback) -> Result<AliasMove, ControlError> {
+        const OPERATION: &str = "rolling back";
+        let base = parse_base(base_key, OPERATION)?;
+        let to = request.to.map(ModelVersion);
+        let state =
+            self.parts.backends.registry.rollback(&base, to).await.map_err(|error| control_error(OPERATION, error))?;
+        self.chart_move(&state);
+        Ok(alias_move(&base, state))
+    }
+}
+
+impl View {
+    fn chart_move(&self, state: &AliasState) {
+        self.parts.history.swap(SwapPoint {
+            t_ms: state.moved_at_ms,
+            from: state.previous.map(|version| version.0),
+            to: state.version.0,
+            reason: state.reason.clone(),
+            took_ms: None,
+        });
+    }
+
+    fn info(&self, session: flywheel_tank_server::SessionInfo) -> GameInfo {
+        GameInfo {
+            id: session.id.to_string(),
+            system: "tank".to_owned(),
+            map: session.map_name,
+            opponent: session.opponent,
+            model: self.parts.agent.deciding(&session.model_key).map(|model| model.to_string()),
+            source: "live".to_owned(),
+            tick: session.tick,
+            started_at_ms: session.started_at_ms,
+            ended: session.ended.map(|end| end.as_str().to_owned()),
+        }
+    }
+}
+
+fn frame(frame: &flywheel_tank_server::GameFrame) -> GameFrame {
+    let tiles = &frame.tiles;
+    GameFrame {
+        tick: frame.tick,
+        state: Arc::clone(&frame.state),
+        tiles: Arc::new(Tiles {
+            revision: tiles.revision,
+            tile_size: tiles.tile_size,
+            columns: tiles.columns,
+            rows: tiles.cells.len() / tiles.columns.max(1),
+            cells: tiles.cells.clone(),
+        }),
+        ended: frame.ended.map(|end| end.as_str().to_owned()),
+    }
+}
+
+fn parse_base(text: &str, operation: &'static str) -> Result<BaseKey, ControlError> {
+    BaseKey::new(text).map_err(|error| ControlError::new(ControlErrorKind::Invalid, operation, error.to_string()))
+}
+
+fn alias_move(base: &BaseKey, state: AliasState) -> AliasMove {
+    AliasMove {
+        model_key: base.to_string(),
+        alias: state.alias,
+        version: state.version.0,
+        previous: state.previous.map(|version| version.0),
+        revision: state.revision,
+    }
+}
+
+fn model_info(judge: &JudgeState, aliases: &[(&str, ModelVersion)], card: Card) -> ModelInfo {
+    let version = card.version.0;
+    let rolled_back = judge.promotions.iter().any(|p| p.rollback && p.from == Some(version));
+    let promotion = judge.promotions.iter().find(|p| !p.rollback && p.to == version);
+    let refusal = judge.verdicts.iter().find(|(judged, ..)| *judged == version);
+    let (verdict, verdict_line) = match (rolled_back, promotion, refusal) {
+        (true, ..) => (Verdict::RolledBack, "live play fell below its predecessor's".to_owned()),
+        (_, Some(promotion), _) => (Verdict::Promoted, promotion.reason.clone()),
+        (_, _, Some((_, true, reason))) => (Verdict::Promoted, reason.clone()),
+        (_, _, Some((_, false, reason))) => (Verdict::Refused, reason.clone()),
+        _ => (Verdict::Waiting, String::new()),
+    };
+    ModelInfo {
+        model_key: card.base_key.to_string(),
+        version,
+        parent: card.parent_version.map(|parent| parent.0),
+        published_at_ms: card.published_at_ms,
+        aliases: aliases.iter().filter(|(_, v)| *v == card.version).map(|(alias, _)| (*alias).to_owned()).collect(),
+        verdict,
+        verdict_line,
+        scores: opponent_scores(judge, version),
+        rating: rating(judge, version),
+        train_steps: card.metrics["steps"].as_u64(),
+        size_bytes: card.size_bytes,
+        sha256: card.sha256,
+    }
+}

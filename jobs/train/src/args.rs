@@ -15,7 +15,9 @@ use crate::bench::BenchArgs;
     name = "flywheel-trainer",
     version,
     about = "Learns from the transitions of live games and publishes better networks",
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    // Settings from a file come first, flags of a person after them.
+    args_override_self = true
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

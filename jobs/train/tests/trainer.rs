@@ -12,7 +12,7 @@ use std::{
 use flywheel_catalog::{RunFilter, RunState};
 use flywheel_events::{BaseKey, GameId};
 use flywheel_game_api::{Lane, TransitionRow};
-use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog};
+use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 
 const STEPS: &str = "300";
 
@@ -195,10 +195,11 @@ fn it_reads_the_log_of_the_process_that_holds_it() {
                 log.append(&partition, vec![Record::new(key, event.encode())]).await.unwrap();
             }
         }
-        tokio::spawn(log.serve(&folder.join("log.sock"), cancel.clone()).unwrap())
+        tokio::spawn(log.serve(&folder.join(SOCKET), cancel.clone()).unwrap())
     });
-    let status = trainer(data.path(), &["--min-size", "480", "--max-steps", "60"]).status().unwrap();
-    assert!(status.success());
+    let learning = ["--min-size", "480", "--max-steps", "60"];
+    let output = trainer(data.path(), &learning).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(states(data.path()), [(RunState::Completed, 60)]);
     assert_eq!(versions(data.path()).len(), 1);
     cancel.cancel();

@@ -37,7 +37,6 @@ use crate::{
     partition::{Committed, Experiences, Output, Partition, RecentlyClosed},
     read::{Chunk, ReadFrom, Readers},
     retry::{Backoff, persist},
-    status::FlowState,
 };
 
 /// Under this id the tables keep Q of a partition.
@@ -152,8 +151,8 @@ impl Assemble {
             }
         };
         match &result {
-            Ok(()) => self.stats.status.set(FlowState::Stopped, None),
-            Err(error) => self.stats.status.set(FlowState::Failed, Some(error.to_string())),
+            Ok(()) => self.stats.status.end(None),
+            Err(error) => self.stats.status.end(Some(error.to_string())),
         }
         result
     }

@@ -27,7 +27,6 @@ use crate::{
     read::{Chunk, ReadFrom, Readers},
     retry::{Backoff, persist},
     seen::{Added, Seen},
-    status::FlowState,
 };
 
 /// Under this id the tables keep how far `land` has come with a partition.
@@ -146,8 +145,8 @@ impl Land {
             }
         };
         match &result {
-            Ok(()) => self.stats.status.set(FlowState::Stopped, None),
-            Err(error) => self.stats.status.set(FlowState::Failed, Some(error.to_string())),
+            Ok(()) => self.stats.status.end(None),
+            Err(error) => self.stats.status.end(Some(error.to_string())),
         }
         result
     }

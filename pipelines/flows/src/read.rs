@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     retry::Backoff,
-    status::{FlowState, FlowStatus},
+    status::{FlowStatus, Need},
 };
 
 /// Records of one partition, in order, never empty.
@@ -78,6 +78,7 @@ async fn read(
         match read {
             Ok(records) => {
                 backoff.reset();
+                status.needs(Need::Log, None);
                 let Some(last) = records.last() else { continue };
                 position = Position::After(last.offset);
                 let chunk = Chunk { partition: from.partition.partition, records, lost };
@@ -99,14 +100,12 @@ async fn read(
             }
             Err(error) => {
                 tracing::warn!(partition = %from.partition, %error, "the log cannot be read; trying again");
-                status.set(FlowState::Waiting, Some(error.to_string()));
+                status.needs(Need::Log, Some(error.to_string()));
                 if !backoff.pause(&cancel).await {
                     return;
                 }
-                continue;
             }
         }
-        status.running();
     }
 }
 

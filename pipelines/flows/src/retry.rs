@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::{Stop, is_final},
-    status::{FlowState, FlowStatus},
+    status::{FlowStatus, Need},
 };
 
 /// Pauses that grow from `min` to `max`.
@@ -49,13 +49,13 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, LakeError>>>(
         match work().await {
             Ok(done) => {
                 backoff.reset();
-                status.running();
+                status.needs(Need::Lake, None);
                 return Ok(done);
             }
             Err(error) if error.kind() == LakeErrorKind::Moved || is_final(&error) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "the lake refuses; trying again");
-                status.set(FlowState::Waiting, Some(error.to_string()));
+                status.needs(Need::Lake, Some(error.to_string()));
                 if !backoff.pause(cancel).await {
                     return Err(Stop::Cancelled);
                 }

@@ -14,35 +14,81 @@ pub enum FlowState {
     Failed,
 }
 
+/// What a flow can wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Lake,
+    Log,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// `None` while it runs; else why it failed, if it did.
+    ended: Option<Option<String>>,
+    lake: Option<String>,
+    log: Option<String>,
+}
+
 /// What a flow does, and why when it does nothing.
 #[derive(Debug)]
 pub struct FlowStatus {
-    inner: Mutex<(FlowState, Option<String>)>,
+    inner: Mutex<Inner>,
     gauge: &'static str,
 }
 
 impl FlowStatus {
     pub(crate) fn new(gauge: &'static str) -> Self {
-        Self { inner: Mutex::new((FlowState::Stopped, None)), gauge }
+        Self { inner: Mutex::new(Inner { ended: Some(None), ..Inner::default() }), gauge }
     }
 
     pub fn state(&self) -> FlowState {
-        self.inner.lock().expect("no panic while holding it").0
+        let inner = self.inner.lock().expect("no panic while holding it");
+        match &inner.ended {
+            Some(Some(_)) => FlowState::Failed,
+            Some(None) => FlowState::Stopped,
+            None if inner.lake.is_some() || inner.log.is_some() => FlowState::Waiting,
+            None => FlowState::Running,
+        }
     }
 
     /// Why it waits or failed, for a person.
     pub fn why(&self) -> Option<String> {
-        self.inner.lock().expect("no panic while holding it").1.clone()
+        let inner = self.inner.lock().expect("no panic while holding it");
+        inner.ended.clone().flatten().or_else(|| inner.lake.clone()).or_else(|| inner.log.clone())
     }
 
-    pub(crate) fn set(&self, state: FlowState, why: Option<String>) {
-        metrics::gauge!(self.gauge).set(f64::from(u8::from(state == FlowState::Waiting)));
-        *self.inner.lock().expect("no panic while holding it") = (state, why);
-    }
-
-    pub(crate) fn running(&self) {
-        if self.state() != FlowState::Running {
-            self.set(FlowState::Running, None);
+    /// Something is away, or (`None`) there again. One need says nothing of the other.
+    pub(crate) fn needs(&self, need: Need, why: Option<String>) {
+        let mut inner = self.inner.lock().expect("no panic while holding it");
+        inner.ended = None;
+        match need {
+            Need::Lake => inner.lake = why,
+            Need::Log => inner.log = why,
         }
+        let waiting = inner.lake.is_some() || inner.log.is_some();
+        metrics::gauge!(self.gauge).set(f64::from(u8::from(waiting)));
+    }
+
+    pub(crate) fn end(&self, failure: Option<String>) {
+        *self.inner.lock().expect("no panic while holding it") = Inner { ended: Some(failure), ..Inner::default() };
+        metrics::gauge!(self.gauge).set(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_answers_does_not_hide_a_lake_that_does_not() {
+        let status = FlowStatus::new("flywheel_land_waiting");
+        assert_eq!(status.state(), FlowState::Stopped);
+        status.needs(Need::Lake, Some("full".into()));
+        status.needs(Need::Log, None);
+        assert_eq!((status.state(), status.why().as_deref()), (FlowState::Waiting, Some("full")));
+        status.needs(Need::Lake, None);
+        assert_eq!((status.state(), status.why()), (FlowState::Running, None));
+        status.end(Some("too new".into()));
+        assert_eq!((status.state(), status.why().as_deref()), (FlowState::Failed, Some("too new")));
     }
 }

@@ -1,31 +1,45 @@
-//! Golden files: one example of every event kind ever written, and of every table's columns. That they still decode is
-//! a test of `tests/it`; that none is missing is checked here.
+//! Golden files: an example of every event kind, by version, in `schemas/golden/SYSTEM-events-vN.jsonl`. That they
+//! still decode is a test of `schemas/tables`; that none is missing is checked here.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
 
 use crate::{
     report::{Finding, problem},
+    sources::Sources,
     workspace::Workspace,
 };
 
 const KINDS: &str = "schemas/events/src/kinds.rs";
-const EVENTS: &str = "schemas/golden/events";
+const FOLDER: &str = "schemas/golden/";
 
-pub fn check(workspace: &Workspace) -> Vec<Finding> {
+pub fn check(workspace: &Workspace, sources: &Sources) -> Vec<Finding> {
     let text = match fs::read_to_string(workspace.root.join(KINDS)) {
         Ok(text) => text,
         Err(error) => return vec![problem(format!("{KINDS} cannot be read: {error}"))],
     };
     let mut findings = Vec::new();
-    let present = examples(&workspace.root.join(EVENTS), &mut findings);
-    for kind in kinds(&text) {
-        if !present.contains(&kind) {
-            findings.push(problem(format!("{EVENTS}/{kind}.v1.json is missing: every event kind has an example")));
+    let mut present = BTreeSet::new();
+    for source in sources.files.values() {
+        let Some(version) = version_of(&source.path) else { continue };
+        for (index, line) in source.text.lines().enumerate() {
+            match kind_of(line, version) {
+                Ok(kind) => drop(present.insert(kind)),
+                Err(why) => findings.push(problem(format!("{}:{}: {why}", source.path, index + 1))),
+            }
         }
     }
+    for kind in kinds(&text).into_iter().filter(|kind| !present.contains(kind)) {
+        findings.push(problem(format!("no file {FOLDER}*-events-v*.jsonl holds an example of `{kind}`")));
+    }
     findings
+}
+
+/// The envelope version that a golden file of events is of; `None` for other files.
+fn version_of(path: &str) -> Option<u64> {
+    let stem = path.strip_prefix(FOLDER)?.strip_suffix(".jsonl")?;
+    stem.rsplit_once("-events-v")?.1.parse().ok()
 }
 
 /// The values of the constants.
@@ -34,35 +48,12 @@ fn kinds(text: &str) -> Vec<String> {
     constants.filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect()
 }
 
-/// The kinds that have an example; what is wrong with a file becomes a finding.
-fn examples(folder: &Path, findings: &mut Vec<Finding>) -> BTreeSet<String> {
-    let mut present = BTreeSet::new();
-    let Ok(entries) = fs::read_dir(folder) else {
-        findings.push(problem(format!("the folder {EVENTS} is missing")));
-        return present;
-    };
-    for entry in entries.flatten() {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let Some(stem) = file.strip_suffix(".json") else { continue };
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        match matches_name(stem, &text) {
-            Ok(kind) => {
-                present.insert(kind);
-            }
-            Err(why) => findings.push(problem(format!("{EVENTS}/{file}: {why}"))),
-        }
+fn kind_of(line: &str, version: u64) -> Result<String, String> {
+    let event: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+    if event["v"] != version {
+        return Err(format!("an event of version {}, in a file of version {version}", event["v"]));
     }
-    present
-}
-
-/// `tank.tick.v1` holds an event of kind `tank.tick` and envelope version 1.
-fn matches_name(stem: &str, text: &str) -> Result<String, String> {
-    let event: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-    let (kind, version) = stem.rsplit_once(".v").ok_or("the name is not KIND.vVERSION.json")?;
-    if event["kind"] != kind || event["v"].as_u64().map(|v| v.to_string()).as_deref() != Some(version) {
-        return Err(format!("holds kind {} of version {}", event["kind"], event["v"]));
-    }
-    Ok(kind.to_owned())
+    event["kind"].as_str().map(str::to_owned).ok_or_else(|| "an event without a kind".to_owned())
 }
 
 #[cfg(test)]
@@ -77,10 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn an_example_holds_what_its_name_says() {
-        assert_eq!(matches_name("tank.tick.v1", r#"{"v":1,"kind":"tank.tick"}"#), Ok("tank.tick".to_owned()));
-        assert!(matches_name("tank.tick.v1", r#"{"v":1,"kind":"tank.input"}"#).is_err());
-        assert!(matches_name("tank.tick.v2", r#"{"v":1,"kind":"tank.tick"}"#).is_err());
-        assert!(matches_name("tank.tick.v1", "{").is_err());
+    fn an_example_is_of_the_version_of_its_file() {
+        assert_eq!(version_of("schemas/golden/tank-events-v1.jsonl"), Some(1));
+        assert_eq!(version_of("schemas/golden/tables-v1.json"), None);
+        assert_eq!(kind_of(r#"{"v":1,"kind":"tank.tick"}"#, 1), Ok("tank.tick".to_owned()));
+        assert!(kind_of(r#"{"v":1,"kind":"tank.tick"}"#, 2).is_err());
+        assert!(kind_of(r#"{"v":1}"#, 1).is_err() && kind_of("{", 1).is_err());
     }
 }

@@ -60,7 +60,7 @@ fn check(fast: bool) -> anyhow::Result<Report> {
     report.rule("names", "crates are named after their folders", names::check(&workspace));
     report.rule("dependencies", "every declared dependency is used", unused::check(&workspace, &sources));
     report.rule("licences", "deny.toml and what it allows", licences::check(&workspace));
-    report.rule("golden", "an example of every event kind", golden::check(&workspace));
+    report.rule("golden", "an example of every event kind", golden::check(&workspace, &sources));
     report.rule("metrics", "named flywheel_…, every one described", metrics::check(&workspace, &sources));
     report.rule("docs", "links lead somewhere, named tests exist", docs::check(&workspace, &sources));
     report.rule("words", "nothing unfinished, no machine's paths", words::check(&workspace, &sources));

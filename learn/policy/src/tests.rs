@@ -1,1 +1,4 @@
-
+mod evaluation;
+mod files;
+mod online;
+mod store_form;

@@ -5,6 +5,9 @@ use flywheel_tank::{
 };
 use serde_json::Value;
 
+/// Tanks of one session that are looked at; a state with more is not believed.
+const MAX_TANKS: usize = 256;
+
 /// An action that was sent, and what it was chosen on.
 #[derive(Debug, Clone)]
 pub struct Chosen {
@@ -65,6 +68,11 @@ impl Eyes {
         &self.merger
     }
 
+    /// Whether any state was merged yet.
+    pub fn has_seen(&self) -> bool {
+        self.seen_any
+    }
+
     pub fn tick(&self) -> u64 {
         self.merger.state().tick
     }
@@ -86,8 +94,18 @@ impl Eyes {
             self.view = Some(ground(named));
         }
         let view = self.view.as_mut().expect("it was just made");
-        view.apply(state);
-        Ok(Seen { tick: merged.tick, new_episode, game_over: state.game_over, skipped: merged.skipped })
+        // Lines of sight are walked tile by tile: a tank light years away would take for ever.
+        let mut absurd = state.players.iter().filter(|p| !on_some_map(p.x, p.y)).count();
+        if absurd == 0 && state.players.len() <= MAX_TANKS {
+            view.apply(state);
+        } else {
+            let mut sane = state.clone();
+            sane.players.retain(|p| on_some_map(p.x, p.y));
+            absurd += sane.players.len().saturating_sub(MAX_TANKS);
+            sane.players.truncate(MAX_TANKS);
+            view.apply(&sane);
+        }
+        Ok(Seen { tick: merged.tick, new_episode, game_over: state.game_over, skipped: merged.skipped + absurd })
     }
 
     /// Pushes one vector for each AI tank in the newest state. Once per transition.
@@ -135,6 +153,11 @@ impl Eyes {
         let pending = self.seats.iter().filter(|seat| seat.chosen.is_some()).count();
         4 * OBSERVATION_LEN * (self.seats.len() + pending)
     }
+}
+
+/// Whether a centre can lie on a map of the largest size, with a margin.
+fn on_some_map(x: i32, y: i32) -> bool {
+    (-64..=4096).contains(&x) && (-64..=4096).contains(&y)
 }
 
 /// The tiles of a known map, or bare soil until the game backend sends its own.

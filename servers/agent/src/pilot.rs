@@ -95,6 +95,8 @@ pub struct Pilot {
     observations: Vec<f32>,
     actions: Vec<u8>,
     last_round: Option<u64>,
+    /// The last tick seen before the socket was lost, until the next state comes.
+    away_since: Option<u64>,
     ended: bool,
     /// The version that this episode is played with.
     episode_model: Option<Option<ModelRef>>,
@@ -134,6 +136,7 @@ impl Pilot {
             observations: Vec::new(),
             actions: Vec::new(),
             last_round: None,
+            away_since: None,
             ended: false,
             episode_model: None,
             transitions: 0,
@@ -157,19 +160,13 @@ impl Pilot {
         self.emit_change(kinds::TANK_MODEL_RELEASED, None);
     }
 
-    pub fn eyes(&self) -> &Eyes {
-        &self.eyes
-    }
-
     pub fn events(&self) -> Option<&GameEvents> {
         self.events.as_ref()
     }
 
-    /// After a reconnect: with more than a second of ticks missed the history is worth nothing.
-    pub fn missed_ticks(&mut self, ticks: u64) {
-        if ticks * u64::from(self.config.tick_ms) > 1_000 {
-            self.eyes.forget_history();
-        }
+    /// A socket has opened: the next state shows how many ticks were missed since the last one.
+    pub fn connected(&mut self) {
+        self.away_since = self.eyes.has_seen().then(|| self.eyes.tick());
     }
 
     /// Takes one text frame.
@@ -199,6 +196,12 @@ impl Pilot {
                 }
                 if seen.new_episode {
                     self.new_episode();
+                }
+                // With more than a second missed the history is worth nothing.
+                if let Some(last) = self.away_since.take()
+                    && seen.tick.saturating_sub(last).saturating_mul(self.config.tick_ms.into()) > 1_000
+                {
+                    self.eyes.forget_history();
                 }
                 Some(seen)
             }

@@ -216,7 +216,7 @@ impl SessionTask {
     }
 
     async fn play(&self, pilot: &mut Pilot, socket: &mut Socket) -> Ended {
-        let last_tick = pilot.eyes().tick();
+        pilot.connected();
         let mut spoke = false;
         loop {
             let message = tokio::select! {
@@ -246,9 +246,7 @@ impl SessionTask {
                 None => return Ended::Lost { spoke },
             };
             let reply = pilot.take(&text, self.surroundings());
-            if !std::mem::replace(&mut spoke, true) {
-                pilot.missed_ticks(pilot.eyes().tick().saturating_sub(last_tick));
-            }
+            spoke = true;
             if self.answer(socket, &reply).await.is_err() {
                 return Ended::Lost { spoke };
             }

@@ -63,6 +63,10 @@ pub struct GameBackendStats {
     pub sockets: usize,
     pub games_opened: u64,
     pub games_finished: u64,
+    /// Ticks simulated.
+    pub ticks: u64,
+    /// Ticks given up because the loop was too far behind.
+    pub ticks_skipped: u64,
 }
 
 /// A running game backend. It stops when its token is cancelled.
@@ -76,6 +80,8 @@ pub struct GameBackend {
     next_socket: AtomicU64,
     opened: AtomicU64,
     finished: AtomicU64,
+    ticks: AtomicU64,
+    ticks_skipped: AtomicU64,
     stop: CancellationToken,
     stopped: AtomicBool,
     tasks: TaskTracker,
@@ -110,6 +116,8 @@ impl GameBackend {
             next_socket: AtomicU64::new(1),
             opened: AtomicU64::new(0),
             finished: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            ticks_skipped: AtomicU64::new(0),
             stop: stop.clone(),
             stopped: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -154,6 +162,8 @@ impl GameBackend {
             sockets: sessions.values().map(|s| s.n_sockets()).sum(),
             games_opened: self.opened.load(Ordering::Relaxed),
             games_finished: self.finished.load(Ordering::Relaxed),
+            ticks: self.ticks.load(Ordering::Relaxed),
+            ticks_skipped: self.ticks_skipped.load(Ordering::Relaxed),
         }
     }
 
@@ -248,7 +258,11 @@ impl GameBackend {
             let mut next = Instant::now() + LONGEST_NAP;
             for session in visiting.drain(..) {
                 match session.visit(Instant::now()) {
-                    Visit::Next(at) => next = next.min(at),
+                    Visit::Next { at, ran, skipped } => {
+                        next = next.min(at);
+                        self.ticks.fetch_add(ran, Ordering::Relaxed);
+                        self.ticks_skipped.fetch_add(skipped, Ordering::Relaxed);
+                    }
                     Visit::Remove(cause) => self.remove(runtime, &session, cause),
                 }
             }

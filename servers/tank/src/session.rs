@@ -90,8 +90,8 @@ pub struct SessionInfo {
 /// What the tick loop learns from one visit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Visit {
-    /// Come again at this time.
-    Next(Instant),
+    /// Come again at this time; so many ticks were run, so many given up.
+    Next { at: Instant, ran: u64, skipped: u64 },
     /// Remove the session, for this cause.
     Remove(&'static str),
 }
@@ -401,18 +401,18 @@ impl Session {
             if now.duration_since(since) >= patience {
                 return Visit::Remove(cause);
             }
-            return Visit::Next(since + patience);
+            return Visit::Next { at: since + patience, ran: 0, skipped: 0 };
         }
-        let mut ran = 0;
+        let (mut ran, mut given_up) = (0, 0);
         while core.next_tick <= now {
             if core.ended.is_some() {
                 return Visit::Remove("finished");
             }
-            if ran == self.settings.max_tick_catch_up {
+            if ran == u64::from(self.settings.max_tick_catch_up) {
                 let behind = now.duration_since(core.next_tick);
-                let skipped = behind.as_nanos() / self.settings.tick.as_nanos() + 1;
-                metrics::counter!(TICKS_SKIPPED).increment(skipped as u64);
-                core.debug.ticks_skipped += skipped as u64;
+                given_up = (behind.as_nanos() / self.settings.tick.as_nanos() + 1) as u64;
+                metrics::counter!(TICKS_SKIPPED).increment(given_up);
+                core.debug.ticks_skipped += given_up;
                 core.next_tick = now + self.settings.tick;
                 break;
             }
@@ -420,7 +420,7 @@ impl Session {
             core.next_tick += self.settings.tick;
             ran += 1;
         }
-        Visit::Next(core.next_tick)
+        Visit::Next { at: core.next_tick, ran, skipped: given_up }
     }
 
     fn tick(&self, core: &mut Core) {

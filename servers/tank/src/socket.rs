@@ -149,7 +149,7 @@ impl Conversation<'_> {
             debug_ai: false,
             debug_gbe: false,
         };
-        self.session.join(seat, player, opponent.map(|name| clean_name(name)).as_deref());
+        self.session.join(seat, player, opponent.map(clean_name).as_deref());
     }
 
     fn drop_frame(&mut self, why: Dropped) {

@@ -6,6 +6,21 @@
 //!
 //! Guarantees: two sessions never hold one model key; all actions of one tick are by one named version; between two
 //! swap points a game uses one version only; a failed poll tears nothing down; no game waits for the store.
+//!
+//! ```no_run
+//! # async fn example(registry: std::sync::Arc<flywheel_registry::Registry>, emitter: flywheel_kit::Emitter) -> Result<(), flywheel_agent::AgentError> {
+//! use flywheel_agent::{Agent, AgentConfig};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let config = AgentConfig { online_learning: false, ..AgentConfig::default() };
+//! let stop = CancellationToken::new();
+//! let agent = Agent::start(config, Some(registry), None, Some(emitter), stop.clone())?;
+//! println!("{:?}", agent.stats().decision);
+//! stop.cancel();
+//! agent.closed().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod agent;
 mod champions;

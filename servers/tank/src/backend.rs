@@ -52,6 +52,8 @@ pub enum OpenError {
     TooMany(usize),
     #[error("the server stops")]
     Stopping,
+    #[error("the event log is away and the spill file is at its bound; no new games are taken until it drains")]
+    EventsFull,
     #[error(transparent)]
     Rules(#[from] RulesError),
 }
@@ -214,6 +216,9 @@ impl GameBackend {
     /// Opens a session with one player in it.
     pub(crate) fn open(&self, new: NewSession) -> Result<(Arc<Session>, Joined, Box<RawValue>), OpenError> {
         let map = self.map(new.map_name.as_deref())?;
+        if self.emitter.is_full() {
+            return Err(OpenError::EventsFull);
+        }
         let mut tank = self.config.tank.clone();
         if let Some(max) = new.max_enemies_alive {
             tank.max_enemies_alive = max;

@@ -129,7 +129,7 @@ async fn create(State(backend): State<Arc<GameBackend>>, bytes: Bytes) -> Result
     let (session, joined, state) = backend.open(new).map_err(|error| {
         let status = match &error {
             OpenError::UnknownMap(_) => StatusCode::NOT_FOUND,
-            OpenError::TooMany(_) | OpenError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            OpenError::TooMany(_) | OpenError::Stopping | OpenError::EventsFull => StatusCode::SERVICE_UNAVAILABLE,
             OpenError::Rules(_) => StatusCode::BAD_REQUEST,
         };
         Refusal(status, error.to_string())

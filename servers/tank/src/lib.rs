@@ -7,6 +7,20 @@
 //! Guarantees: a client can slow down or confuse nobody but itself — queues are bounded, a socket that does not
 //! read is closed, a frame that makes no sense is dropped and counted; a tick never waits for a client, the log or
 //! the store; every event of a game is emitted in the order in which it happened.
+//!
+//! ```no_run
+//! # async fn example(emitter: flywheel_kit::Emitter) -> Result<(), Box<dyn std::error::Error>> {
+//! use flywheel_tank_server::{GameBackend, GameBackendConfig};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let stop = CancellationToken::new();
+//! let backend = GameBackend::start(GameBackendConfig::default(), emitter, stop.clone()).await?;
+//! println!("http://{}/sessions", backend.local_addr());
+//! stop.cancel();
+//! backend.closed().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod config;

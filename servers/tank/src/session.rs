@@ -105,6 +105,8 @@ pub(crate) struct Session {
     pub frames: watch::Sender<Arc<GameFrame>>,
     /// Cancelled once the AI backend has accounted for the last tick, or cannot any more.
     pub last_words: CancellationToken,
+    /// Cancelled when the session is out of the list: sockets that never joined go too.
+    pub gone: CancellationToken,
     events: GameEvents,
     settings: Settings,
     core: Mutex<Core>,
@@ -170,6 +172,7 @@ impl Session {
             started_at_ms,
             frames: watch::Sender::new(first),
             last_words: CancellationToken::new(),
+            gone: CancellationToken::new(),
             events,
             settings: Settings {
                 tick: Duration::from_millis(config.tick_ms.into()),
@@ -484,6 +487,7 @@ impl Session {
     /// AI backend's account of the last tick, or after `last_words` at most. Returns the sequence, for latecomers.
     pub async fn farewell(self: Arc<Self>, cause: &'static str, last_words: Duration) -> GameEvents {
         self.close_sockets(CLOSE_NORMAL, if cause == "finished" { "game over" } else { cause });
+        self.gone.cancel();
         let ended = self.core.lock().ended.take();
         if let Some((_, ended)) = ended {
             let _ = tokio::time::timeout(last_words, self.last_words.cancelled()).await;

@@ -61,7 +61,10 @@ pub(crate) async fn serve(
         Conversation { session: &session, id, queue, close: Some(close), garbage: GarbageMeter::default() };
     // After the closing frame the peer may still speak: the AI backend's last words come now.
     let deadline = async {
-        written.cancelled().await;
+        tokio::select! {
+            () = written.cancelled() => {}
+            () = session.gone.cancelled() => {}
+        }
         tokio::time::sleep(CLOSE_PATIENCE).await;
     };
     tokio::pin!(deadline);

@@ -345,6 +345,17 @@ async fn a_finished_session_without_sockets_goes_after_its_linger() {
 }
 
 #[tokio::test]
+async fn a_socket_that_never_joins_gets_nothing_and_goes_with_its_session() {
+    let stage = Stage::new(short_game()).await;
+    let (id, player) = stage.open(json!({})).await;
+    let mut silent = stage.socket(&id).await;
+    silent.send(json!({"type": "input", "role": "ai", "tankId": "2", "move": null, "fire": true})).await;
+    let mut human = stage.joined(&id, "player", Some(&player)).await;
+    assert_eq!(human.close_code().await, 1000);
+    assert!(silent.next().await.is_err(), "closed without a word");
+}
+
+#[tokio::test]
 async fn an_abandoned_session_is_closed_and_says_so() {
     let stage = Stage::new(GameBackendConfig { abandoned_after: Duration::from_millis(30), ..quick() }).await;
     let (id, _) = stage.open(json!({})).await;

@@ -11,7 +11,7 @@ use deltalake::kernel::Add;
 use flywheel_tables::{PARTITION_COLUMNS, TableName, schema, stats_columns};
 use parquet::{
     arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
+    basic::{Compression, Encoding, ZstdLevel},
     file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
 };
@@ -39,6 +39,16 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
         .set_compression(zstd)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for field in schema(table).fields() {
+        // Numbers that rise: their differences are small, while a dictionary of them would be as long as they are.
+        if matches!(
+            field.name().as_str(),
+            "seq" | "ts_ms" | "offset" | "ingest_ms" | "tick" | "closed_offset" | "closed_ms"
+        ) {
+            let column = ColumnPath::from(field.name().as_str());
+            properties = properties
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+        }
         // Every row's payload or observation is new: a dictionary of them is built, found useless and thrown away.
         if matches!(field.name().as_str(), "payload" | "s" | "s2" | "raw" | "detail") {
             let column = ColumnPath::from(field.name().as_str());

@@ -7,7 +7,7 @@ use std::{
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use deltalake::{
     DeltaTable,
-    kernel::{DataType, StructField, Version},
+    kernel::{DataType, StructField, Version, transaction::CommitProperties},
     logstore::{LogStoreRef, StorageConfig, default_logstore},
     protocol::SaveMode,
 };
@@ -194,6 +194,8 @@ impl Table {
             .with_configuration(properties)
             .with_raise_if_key_not_exists(false)
             .with_save_mode(SaveMode::Ignore)
+            // With retries the library would put a second "create" after somebody else's first.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .await;
         // Whatever came of it: if there is a table now, somebody made it, and its format is checked.
         match (self.reload().await?, created) {

@@ -165,6 +165,9 @@ async fn two_creators_make_one_table() {
         creators.spawn(async move { table.append(vec![rows("g", n, n + 1, NOON)], &[]).await.unwrap() });
     }
     creators.join_all().await;
+    let history = events(&lake_on(&store)).history(9).await.unwrap();
+    let created = history.iter().filter(|entry| entry.operation == "CREATE TABLE").count();
+    assert_eq!((created, history.len()), (1, 7));
     assert_eq!(sorted(contents(&events(&lake_on(&store))).await), sorted(expected("g", 0, 6)));
 }
 

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use flywheel_it::{Loop, Promises, Scratch, flywheel, program, promises, signal, wait_for};
@@ -39,7 +39,13 @@ fn a_loop_that_is_killed_again_and_again_loses_and_doubles_nothing() {
             running.ready();
             wait_for("acknowledged events", || (promises(&journal).events() > 200).then_some(()));
         }
-        std::thread::sleep(Duration::from_millis(random.random_range(20..4000)));
+        if n % 6 == 5 {
+            // Into the middle of a publication, if one comes.
+            await_a_publication(&scratch);
+            std::thread::sleep(Duration::from_millis(random.random_range(0..60)));
+        } else {
+            std::thread::sleep(Duration::from_millis(random.random_range(20..4000)));
+        }
         if random.random_bool(0.3) {
             for child in running.children() {
                 trainers += 1;
@@ -73,6 +79,16 @@ fn a_loop_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         promised.last_seq.len(),
         promised.torn
     );
+}
+
+/// Waits until something is written to the registry, at most a minute: where there is no trainer, nothing is.
+fn await_a_publication(scratch: &Scratch) {
+    let registry = scratch.data().join("registry");
+    let before = blobs(&registry).len();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while blobs(&registry).len() <= before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Every `(game_id, seq)` of the table `events`.

@@ -217,7 +217,8 @@ pub async fn take_run(
         };
         match runs.lease(&id, owner, ttl).await {
             Ok(lease) => return Ok(Some((lease, spec))),
-            Err(error) if error.kind() == CatalogErrorKind::Conflict => {
+            // Held by another process, stopped, or the database is busy: all of that passes.
+            Err(error) if matches!(error.kind(), CatalogErrorKind::Conflict | CatalogErrorKind::Unavailable) => {
                 let why = error.to_string();
                 if why != said {
                     info!(run = %id, %why, "waiting for the run; `flywheel run resume` lets a stopped one go on");

@@ -6,13 +6,16 @@ mod support;
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use flywheel_catalog::{RunFilter, RunState};
-use flywheel_events::{BaseKey, GameId};
+use flywheel_events::{BaseKey, GameId, System};
 use flywheel_game_api::{Lane, TransitionRow};
+use flywheel_log::{EventLog, Record, Topic, partition_of};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
+use tokio_util::sync::CancellationToken;
 
 const STEPS: &str = "300";
 
@@ -75,10 +78,14 @@ fn versions(data: &Path) -> Vec<String> {
     cards.into_iter().map(|card| card.sha256).collect()
 }
 
+fn trains() -> RunFilter {
+    RunFilter { kind: Some(flywheel_train::KIND.to_owned()), ..RunFilter::default() }
+}
+
 fn states(data: &Path) -> Vec<(RunState, u64)> {
     runtime().block_on(async {
         let runs = flywheel_backends::open_catalog(data).await.unwrap().runs();
-        let all = runs.list(RunFilter::default()).await.unwrap();
+        let all = runs.list(trains()).await.unwrap();
         all.into_iter().map(|run| (run.state, run.progress["steps"].as_u64().unwrap_or_default())).collect()
     })
 }
@@ -99,9 +106,42 @@ fn checkpoints(data: &Path) -> usize {
     steps.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count()
 }
 
-fn terminate(child: &Child) {
+/// The log of a data folder, held and served as `flywheel up` does.
+struct HeldLog {
+    runtime: tokio::runtime::Runtime,
+    log: Arc<EmbeddedLog>,
+    topic: Topic,
+}
+
+impl HeldLog {
+    fn open(data: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let folder = data.join("log");
+        let topic = Topic::new(System::Tank.topic());
+        let log = runtime.block_on(async {
+            let log = EmbeddedLog::open(&folder, EmbeddedConfig::default()).unwrap();
+            log.create_topic(&topic, support::PARTITIONS).await.unwrap();
+            // It ends with the runtime.
+            tokio::spawn(log.serve(&folder.join(SOCKET), CancellationToken::new()).unwrap());
+            log
+        });
+        Self { runtime, log, topic }
+    }
+}
+
+/// Ends with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, signal: libc::c_int) {
     // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+    unsafe { libc::kill(child.id() as libc::pid_t, signal) };
 }
 
 #[test]
@@ -140,7 +180,7 @@ fn a_trainer_told_to_end_leaves_a_checkpoint_and_the_next_one_goes_on_from_it() 
     let data = data();
     let mut child = trainer(data.path(), &["--follow", "false"]).spawn().unwrap();
     until("a checkpoint", || checkpoints(data.path()) > 0);
-    terminate(&child);
+    signal(&child, libc::SIGTERM);
     assert!(child.wait().unwrap().success());
     let (state, steps) = states(data.path())[0];
     assert_eq!(state, RunState::Queued);
@@ -177,33 +217,59 @@ fn a_run_that_was_asked_to_stop_stays_stopped_until_it_is_resumed() {
 }
 
 #[test]
+fn a_trainer_that_slept_past_its_lease_keeps_and_publishes_nothing_more() {
+    let data = data();
+    let _log = HeldLog::open(data.path());
+    let mut sleeper = Running(trainer(data.path(), &["--follow", "false"]).spawn().unwrap());
+    until("a checkpoint", || checkpoints(data.path()) > 0);
+    // A process frozen amid a write holds up all writers of the database; this test is about one that is not.
+    loop {
+        signal(&sleeper.0, libc::SIGSTOP);
+        let writable = runtime().block_on(async {
+            let runs = flywheel_backends::open_catalog(data.path()).await.unwrap().runs();
+            tokio::time::timeout(Duration::from_secs(1), runs.create("probe", &serde_json::Value::Null)).await
+        });
+        if matches!(writable, Ok(Ok(_))) {
+            break;
+        }
+        signal(&sleeper.0, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let frozen = states(data.path())[0].1;
+    // The next one waits for the lease to run out, then goes on from the last checkpoint.
+    let more = (frozen + 400).to_string();
+    let mut next = Running(trainer(data.path(), &["--follow", "false", "--max-steps", &more]).spawn().unwrap());
+    until("the other trainer's lease", || {
+        runtime().block_on(async {
+            let runs = flywheel_backends::open_catalog(data.path()).await.unwrap().runs();
+            runs.list(trains()).await.unwrap()[0].fence == 2
+        })
+    });
+    signal(&sleeper.0, libc::SIGCONT);
+    assert_eq!(sleeper.0.wait().unwrap().code(), Some(6), "it says that the run is another's");
+    assert!(next.0.wait().unwrap().success());
+    assert_eq!(states(data.path()), [(RunState::Completed, frozen + 400)]);
+    assert_eq!(versions(data.path()).len(), 1);
+}
+
+#[test]
 fn it_reads_the_log_of_the_process_that_holds_it() {
     let data = tempfile::tempdir().unwrap();
-    let holder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let cancel = tokio_util::sync::CancellationToken::new();
-    let folder = data.path().join("log");
-    let serving = holder.block_on(async {
-        use flywheel_log::{EventLog, Record, Topic, partition_of};
-        let log = EmbeddedLog::open(&folder, EmbeddedConfig::default()).unwrap();
-        let topic = Topic::new(flywheel_events::System::Tank.topic());
-        log.create_topic(&topic, 2).await.unwrap();
+    let log = HeldLog::open(data.path());
+    log.runtime.block_on(async {
         for i in 0..12 {
-            let rows = tank_game(&format!("live-{i}"), 40);
-            for event in support::events(&rows) {
+            for event in support::events(&tank_game(&format!("live-{i}"), 40)) {
                 let key = event.game_id.as_str().as_bytes().to_vec();
-                let partition = topic.partition(partition_of(&key, 2));
-                log.append(&partition, vec![Record::new(key, event.encode())]).await.unwrap();
+                let partition = log.topic.partition(partition_of(&key, support::PARTITIONS));
+                log.log.append(&partition, vec![Record::new(key, event.encode())]).await.unwrap();
             }
         }
-        tokio::spawn(log.serve(&folder.join(SOCKET), cancel.clone()).unwrap())
     });
     let learning = ["--min-size", "480", "--max-steps", "60"];
     let output = trainer(data.path(), &learning).stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(states(data.path()), [(RunState::Completed, 60)]);
     assert_eq!(versions(data.path()).len(), 1);
-    cancel.cancel();
-    drop(serving);
 }
 
 #[test]

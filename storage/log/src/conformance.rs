@@ -7,7 +7,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    EventLog, LogErrorKind, MAX_BATCH_BYTES, Offset, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition,
+    EventLog, GroupMember, LogErrorKind, MAX_BATCH_BYTES, Offset, Position, RECORD_OVERHEAD, ReadLimit, Record,
+    StoredRecord, Topic, TopicPartition,
 };
 
 /// Makes logs for the suite.
@@ -182,13 +183,117 @@ pub async fn what_cannot_be_is_refused(fixture: &impl LogFixture) {
     assert_eq!(kind_of(log.read(&nowhere, Position::Start, NOW)).await, LogErrorKind::NotFound);
     assert_eq!(kind_of(log.bounds(&nowhere)).await, LogErrorKind::NotFound);
     assert_eq!(kind_of(log.join(&nowhere.topic, "g", "m")).await, LogErrorKind::NotFound);
+    assert_eq!(kind_of(log.trim(&nowhere, Offset::from_raw(0))).await, LogErrorKind::NotFound);
     assert_eq!(kind_of(log.create_topic(&topic(), 3)).await, LogErrorKind::Conflict);
+    assert_eq!(kind_of(log.create_topic(&nowhere.topic, 0)).await, LogErrorKind::Conflict);
     log.create_topic(&topic(), 2).await.unwrap();
     assert_eq!(log.topics().await.unwrap(), [(topic(), 2)]);
     assert_eq!(kind_of(log.append(&lane(), Vec::new())).await, LogErrorKind::InvalidData);
     let large = vec![Record::new("k", vec![0u8; MAX_BATCH_BYTES + 1])];
     assert_eq!(kind_of(log.append(&lane(), large)).await, LogErrorKind::InvalidData);
+    let crumbs = vec![Record::new("", ""); MAX_BATCH_BYTES / RECORD_OVERHEAD + 1];
+    assert_eq!(kind_of(log.append(&lane(), crumbs)).await, LogErrorKind::InvalidData);
     assert_eq!(log.bounds(&lane()).await.unwrap(), Default::default());
+}
+
+/// Whoever pages through a long log with small limits sees what one read sees, each record once.
+pub async fn a_long_log_is_read_in_bounded_pieces(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    for batch in 0..60 {
+        let records = (0..1 + batch % 7).map(|i| Record::new("k", vec![b'a' + batch as u8 % 26; 40 * i + batch]));
+        log.append(&lane(), records.collect()).await.unwrap();
+    }
+    let all = log.read(&lane(), Position::Start, NOW).await.unwrap();
+    for (max_records, max_bytes) in [(1, 1 << 20), (3, 300), (7, 1 << 20), (1000, 1000), (1000, 100_000)] {
+        let limit = ReadLimit { max_records, max_bytes, ..NOW };
+        let (mut position, mut pieces) = (Position::Start, Vec::new());
+        loop {
+            let piece = log.read(&lane(), position, limit).await.unwrap();
+            let Some(last) = piece.last() else { break };
+            let bytes: usize = piece.iter().map(|r| r.key.len() + r.value.len()).sum();
+            assert!(piece.len() <= max_records && (bytes <= max_bytes || piece.len() == 1), "{limit:?}");
+            position = Position::After(last.offset);
+            pieces.extend(piece);
+        }
+        assert_eq!(pieces, all, "{limit:?}");
+    }
+}
+
+/// Topics and partitions know nothing of each other, and a wait on one does not end with an append to another.
+pub async fn topics_and_partitions_are_apart(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    let other = Topic::new("fw.test.events2");
+    let made: Vec<_> = (0..4)
+        .map(|_| {
+            let (log, other) = (Arc::clone(&log), other.clone());
+            tokio::spawn(async move { log.create_topic(&other, 3).await })
+        })
+        .collect();
+    for made in made {
+        made.await.unwrap().unwrap();
+    }
+    assert_eq!(log.topics().await.unwrap(), [(topic(), 2), (other.clone(), 3)]);
+    let lanes = [lane(), topic().partition(1), other.partition(0), other.partition(2)];
+    for (n, lane) in lanes.iter().enumerate() {
+        log.append(lane, records(&[&format!("{n}")])).await.unwrap();
+    }
+    for (n, lane) in lanes.iter().enumerate() {
+        assert_eq!(values(&log.read(lane, Position::Start, NOW).await.unwrap()), [format!("{n}")]);
+    }
+    let (empty, short) = (other.partition(1), ReadLimit { max_wait: Duration::from_millis(30), ..NOW });
+    let (found, appended) =
+        tokio::join!(log.read(&empty, Position::Start, short), log.append(&lanes[3], records(&["x"])));
+    assert_eq!((found.unwrap(), appended.is_ok()), (Vec::new(), true));
+    log.trim(&lanes[2], Offset::from_raw(i64::MAX as u64)).await.unwrap();
+    assert_eq!(values(&log.read(&lanes[0], Position::Start, NOW).await.unwrap()), ["0"]);
+}
+
+/// However many readers wait, appends of the same client go through, and all of them wake.
+pub async fn many_waiting_readers_do_not_hold_up_an_append(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    let readers: Vec<_> = (0..200)
+        .map(|_| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { log.read(&lane(), Position::Start, LONG).await.unwrap() })
+        })
+        .collect();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    log.append(&topic().partition(1), records(&["elsewhere"])).await.unwrap();
+    log.append(&lane(), records(&["at last"])).await.unwrap();
+    for reader in readers {
+        assert_eq!(values(&reader.await.unwrap()), ["at last"]);
+    }
+}
+
+/// Calls that are given up half way leave whole batches or none, and harm nobody else.
+pub async fn calls_that_are_given_up_leave_the_log_whole(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    let mut kept = Vec::new();
+    for n in 0..60_u32 {
+        let patience = Duration::from_micros(u64::from(n) * 37 % 1500);
+        let batch = (0..3).map(|i| Record::new("given up", [vec![n as u8, i], vec![7; 100_000]].concat())).collect();
+        let lane = lane();
+        let (append, read) = (log.append(&lane, batch), log.read(&lane, Position::Start, LONG));
+        // Both futures are dropped when the time is up.
+        let _given_up = tokio::time::timeout(patience, async { tokio::join!(append, read) }).await;
+        kept.push(log.append(&lane, vec![Record::new("kept", n.to_le_bytes().to_vec())]).await.unwrap());
+    }
+    let (mut position, mut all) = (Position::Start, Vec::new());
+    loop {
+        let piece = log.read(&lane(), position, NOW).await.unwrap();
+        let Some(last) = piece.last() else { break };
+        position = Position::After(last.offset);
+        all.extend(piece);
+    }
+    let (given_up, rest): (Vec<_>, Vec<_>) = all.iter().partition(|record| record.key == "given up");
+    assert_eq!(rest.iter().map(|record| record.offset).collect::<Vec<_>>(), kept);
+    assert_eq!(given_up.len() % 3, 0);
+    for batch in given_up.chunks(3) {
+        assert!(batch.iter().all(|record| record.value[0] == batch[0].value[0] && record.value.len() == 100_002));
+        assert_eq!(batch.iter().map(|record| record.value[1]).collect::<Vec<_>>(), [0, 1, 2]);
+    }
 }
 
 /// Each record goes to one member; who comes back goes on after what the group committed.
@@ -222,6 +327,80 @@ pub async fn a_group_shares_a_topic_and_goes_on_after_its_commits(fixture: &impl
     assert!(three.poll(NOW).await.unwrap().is_empty());
 }
 
+/// A member that leaves leaves its partitions to the others, who are given what it did not commit.
+pub async fn a_member_that_leaves_hands_over_what_it_did_not_commit(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    for partition in 0..2 {
+        log.append(&topic().partition(partition), records(&["a", "b", "c"])).await.unwrap();
+    }
+    let mut one = log.join(&topic(), "g", "one").await.unwrap();
+    assert_eq!(one.assigned().await.unwrap().len(), 2);
+    let first = gather(&mut *one, 6).await;
+    let mut two = log.join(&topic(), "g", "two").await.unwrap();
+    let theirs = wait_for_lanes(&*two, 1).await.remove(0);
+    let mine = wait_for_lanes(&*one, 1).await.remove(0);
+    assert_ne!(mine, theirs);
+    // What `one` was given of the partition that went is no longer its to commit.
+    let of_theirs: Vec<_> = first.iter().filter(|(lane, _)| *lane == theirs).collect();
+    assert_eq!(kind_of(one.commit(&theirs, of_theirs[2].1.offset)).await, LogErrorKind::Fenced);
+    let again = gather(&mut *two, 3).await;
+    assert_eq!(
+        again.iter().map(|(_, record)| record).collect::<Vec<_>>(),
+        [&of_theirs[0].1, &of_theirs[1].1, &of_theirs[2].1]
+    );
+    two.commit(&theirs, again[0].1.offset).await.unwrap();
+    drop(two);
+    wait_for_lanes(&*one, 2).await;
+    // Back again, it must not skip what it was given before and was kept from committing.
+    let rest = gather(&mut *one, 2).await;
+    assert_eq!(
+        rest.iter().map(|(lane, r)| (lane, &r.value[..])).collect::<Vec<_>>(),
+        [(&theirs, &b"b"[..]), (&theirs, b"c")]
+    );
+    one.commit(&theirs, rest[1].1.offset).await.unwrap();
+}
+
+/// Groups do not share commits, and a waiting member wakes on append.
+pub async fn groups_are_independent_and_members_wait(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    let mut one = log.join(&topic(), "g", "m").await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let found = one.poll(LONG).await.unwrap();
+        one.commit(&found[0].0, found[0].1.offset).await.unwrap();
+        drop(one);
+        found.len()
+    });
+    tokio::task::yield_now().await;
+    log.append(&lane(), records(&["a"])).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 1);
+    let mut other = log.join(&topic(), "h", "m").await.unwrap();
+    assert_eq!(gather(&mut *other, 1).await.len(), 1);
+    let mut same = log.join(&topic(), "g", "m2").await.unwrap();
+    wait_for_lanes(&*same, 2).await;
+    log.append(&lane(), records(&["b"])).await.unwrap();
+    assert_eq!(gather(&mut *same, 1).await[0].1.value, "b");
+}
+
+async fn wait_for_lanes(member: &dyn GroupMember, n: usize) -> Vec<TopicPartition> {
+    loop {
+        let lanes = member.assigned().await.unwrap();
+        if lanes.len() == n {
+            return lanes;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn gather(member: &mut dyn GroupMember, n: usize) -> Vec<(TopicPartition, StoredRecord)> {
+    let mut all = Vec::new();
+    while all.len() < n {
+        let found = member.poll(LONG).await.unwrap();
+        assert!(!found.is_empty(), "{} of {n} records came", all.len());
+        all.extend(found);
+    }
+    all
+}
+
 /// What was acknowledged, committed and trimmed is the same after a restart.
 pub async fn a_restart_keeps_everything(fixture: &impl DurableLogFixture) {
     let log = with_topic(fixture).await;
@@ -243,6 +422,27 @@ pub async fn a_restart_keeps_everything(fixture: &impl DurableLogFixture) {
     assert!(next > before.last().unwrap().offset);
 }
 
+/// Restart after restart: nothing is lost, offsets are never used twice, time does not fall.
+pub async fn many_restarts_keep_order_and_offsets(fixture: &impl DurableLogFixture) {
+    let mut log = with_topic(fixture).await;
+    let mut last = None;
+    for n in 0..8 {
+        let offset = log.append(&lane(), records(&[&format!("{n}")])).await.unwrap();
+        assert!(Some(offset) > last);
+        last = Some(offset);
+        if n % 3 == 2 {
+            log.trim(&lane(), offset).await.unwrap();
+        }
+        log = fixture.reopen(log).await;
+        let bounds = log.bounds(&lane()).await.unwrap();
+        assert_eq!(bounds.last.or(bounds.trimmed), last);
+    }
+    let found = log.read(&lane(), Position::Start, NOW).await.unwrap();
+    assert_eq!(values(&found), ["6", "7"]);
+    assert!(found[0].ingest_ms <= found[1].ingest_ms);
+    assert_eq!(kind_of(log.create_topic(&topic(), 5)).await, LogErrorKind::Conflict);
+}
+
 /// Lists the suite: each function becomes a test of its own.
 #[macro_export]
 macro_rules! event_log_conformance {
@@ -255,7 +455,13 @@ macro_rules! event_log_conformance {
             concurrent_batches_are_kept_whole,
             trimming_is_told_to_readers,
             what_cannot_be_is_refused,
+            a_long_log_is_read_in_bounded_pieces,
+            topics_and_partitions_are_apart,
+            many_waiting_readers_do_not_hold_up_an_append,
+            calls_that_are_given_up_leave_the_log_whole,
             a_group_shares_a_topic_and_goes_on_after_its_commits,
+            a_member_that_leaves_hands_over_what_it_did_not_commit,
+            groups_are_independent_and_members_wait,
         );
     };
     (@tests $fixture:expr; $($name:ident),* $(,)?) => {
@@ -272,6 +478,9 @@ macro_rules! event_log_conformance {
 #[macro_export]
 macro_rules! durable_log_conformance {
     ($fixture:expr) => {
-        $crate::event_log_conformance!(@tests $fixture; a_restart_keeps_everything);
+        $crate::event_log_conformance!(@tests $fixture;
+            a_restart_keeps_everything,
+            many_restarts_keep_order_and_offsets,
+        );
     };
 }

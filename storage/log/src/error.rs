@@ -22,6 +22,20 @@ impl LogErrorKind {
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Unavailable)
     }
+
+    /// One word, for labels of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Trimmed => "trimmed",
+            Self::Unavailable => "unavailable",
+            Self::Fenced => "fenced",
+            Self::Conflict => "conflict",
+            Self::InvalidData => "invalid_data",
+            Self::Corrupt => "corrupt",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// What was attempted, on what, and why it failed.

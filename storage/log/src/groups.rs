@@ -1,7 +1,7 @@
 //! Consumer groups of logs that live in one process: who has which partition, and how far the group is.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc,
@@ -26,13 +26,40 @@ pub trait GroupOffsets: fmt::Debug + Send + Sync + 'static {
 }
 
 type GroupKey = (Topic, String);
+/// Members by name and id, so that the assignment does not depend on who came first.
+type MemberId = (String, u64);
 
 /// The members of all groups of one log.
 #[derive(Debug, Default)]
 pub struct LocalGroups {
     next_id: AtomicU64,
-    /// Members by name and id, so that the assignment does not depend on who came first.
-    members: Mutex<HashMap<GroupKey, BTreeMap<(String, u64), ()>>>,
+    groups: Mutex<HashMap<GroupKey, Group>>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    members: BTreeSet<MemberId>,
+    /// How often each partition has changed hands. A member that held it before holds nothing now, also when it
+    /// comes back without having been asked in between.
+    epochs: Vec<u64>,
+}
+
+impl Group {
+    /// Partition `p` belongs to the member whose rank is `p` modulo the number of members.
+    fn owner(&self, partition: u32) -> Option<&MemberId> {
+        self.members.iter().nth(partition as usize % self.members.len().max(1))
+    }
+
+    fn change(&mut self, partitions: u32, change: impl FnOnce(&mut BTreeSet<MemberId>)) {
+        let before: Vec<_> = (0..partitions).map(|p| self.owner(p).cloned()).collect();
+        change(&mut self.members);
+        self.epochs.resize(partitions as usize, 0);
+        for (partition, before) in (0..).zip(before) {
+            if self.owner(partition) != before.as_ref() {
+                self.epochs[partition as usize] += 1;
+            }
+        }
+    }
 }
 
 impl LocalGroups {
@@ -48,16 +75,18 @@ impl LocalGroups {
     ) -> Box<dyn GroupMember> {
         let id = (member.to_owned(), self.next_id.fetch_add(1, Ordering::Relaxed));
         let key = (topic.clone(), group.to_owned());
-        self.members.lock().entry(key.clone()).or_default().insert(id.clone(), ());
+        self.groups.lock().entry(key.clone()).or_default().change(partitions, |members| {
+            members.insert(id.clone());
+        });
         Box::new(LocalMember { groups: Arc::clone(self), log, offsets, key, id, partitions, given: HashMap::new() })
     }
 
-    /// Partition `p` belongs to the member whose rank is `p` modulo the number of members.
-    fn assigned(&self, key: &GroupKey, id: &(String, u64), partitions: u32) -> Vec<TopicPartition> {
-        let members = self.members.lock();
-        let Some(group) = members.get(key) else { return Vec::new() };
-        let Some(rank) = group.keys().position(|member| member == id) else { return Vec::new() };
-        (0..partitions).filter(|p| *p as usize % group.len() == rank).map(|p| key.0.partition(p)).collect()
+    /// The member's partitions, each with its epoch.
+    fn assigned(&self, key: &GroupKey, id: &MemberId, partitions: u32) -> Vec<(TopicPartition, u64)> {
+        let groups = self.groups.lock();
+        let Some(group) = groups.get(key) else { return Vec::new() };
+        let mine = (0..partitions).filter(|p| group.owner(*p) == Some(id));
+        mine.map(|p| (key.0.partition(p), group.epochs[p as usize])).collect()
     }
 }
 
@@ -66,10 +95,10 @@ struct LocalMember {
     log: Arc<dyn EventLog>,
     offsets: Arc<dyn GroupOffsets>,
     key: GroupKey,
-    id: (String, u64),
+    id: MemberId,
     partitions: u32,
-    /// Where this member goes on reading; forgotten for partitions that it loses.
-    given: HashMap<TopicPartition, Position>,
+    /// Where this member goes on reading, and since which epoch the partition is its own; forgotten once that is over.
+    given: HashMap<TopicPartition, (u64, Position)>,
 }
 
 impl fmt::Debug for LocalMember {
@@ -80,11 +109,13 @@ impl fmt::Debug for LocalMember {
 
 impl Drop for LocalMember {
     fn drop(&mut self) {
-        let mut members = self.groups.members.lock();
-        if let Some(group) = members.get_mut(&self.key) {
-            group.remove(&self.id);
-            if group.is_empty() {
-                members.remove(&self.key);
+        let mut groups = self.groups.groups.lock();
+        if let Some(group) = groups.get_mut(&self.key) {
+            group.change(self.partitions, |members| {
+                members.remove(&self.id);
+            });
+            if group.members.is_empty() {
+                groups.remove(&self.key);
             }
         }
     }
@@ -93,33 +124,35 @@ impl Drop for LocalMember {
 #[async_trait]
 impl GroupMember for LocalMember {
     async fn assigned(&self) -> Result<Vec<TopicPartition>, LogError> {
-        Ok(self.groups.assigned(&self.key, &self.id, self.partitions))
+        let assigned = self.groups.assigned(&self.key, &self.id, self.partitions);
+        Ok(assigned.into_iter().map(|(lane, _)| lane).collect())
     }
 
     async fn poll(&mut self, limit: ReadLimit) -> Result<Vec<(TopicPartition, StoredRecord)>, LogError> {
         let until = tokio::time::Instant::now() + limit.max_wait;
         loop {
             let mine = self.groups.assigned(&self.key, &self.id, self.partitions);
-            self.given.retain(|lane, _| mine.contains(lane));
-            let mut out = Vec::new();
-            for lane in &mine {
+            let (mut out, mut bytes) = (Vec::new(), 0);
+            for (lane, epoch) in &mine {
                 let position = match self.given.get(lane) {
-                    Some(position) => *position,
-                    None => match self.offsets.load(&self.key.1, lane).await? {
+                    Some((since, position)) if since == epoch => *position,
+                    _ => match self.offsets.load(&self.key.1, lane).await? {
                         Some(offset) => Position::After(offset),
                         None => Position::Start,
                     },
                 };
-                let left = ReadLimit {
-                    max_records: limit.max_records.saturating_sub(out.len()),
-                    max_wait: Duration::ZERO,
-                    ..limit
-                };
-                if left.max_records == 0 {
+                if out.len() >= limit.max_records.max(1) || (bytes >= limit.max_bytes && !out.is_empty()) {
                     break;
                 }
+                let left = ReadLimit {
+                    max_records: limit.max_records.max(1) - out.len(),
+                    max_bytes: limit.max_bytes.saturating_sub(bytes),
+                    max_wait: Duration::ZERO,
+                };
                 let records = self.log.read(lane, position, left).await?;
-                self.given.insert(lane.clone(), records.last().map_or(position, |last| Position::After(last.offset)));
+                let position = records.last().map_or(position, |last| Position::After(last.offset));
+                self.given.insert(lane.clone(), (*epoch, position));
+                bytes += records.iter().map(|record| record.key.len() + record.value.len()).sum::<usize>();
                 out.extend(records.into_iter().map(|record| (lane.clone(), record)));
             }
             if !out.is_empty() || tokio::time::Instant::now() >= until {
@@ -131,8 +164,13 @@ impl GroupMember for LocalMember {
     }
 
     async fn commit(&mut self, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {
-        if !self.groups.assigned(&self.key, &self.id, self.partitions).contains(of) {
-            let why = format!("the partition is another member's of group `{}`", self.key.1);
+        let assigned = self.groups.assigned(&self.key, &self.id, self.partitions);
+        let epoch = assigned.iter().find(|(lane, _)| lane == of).map(|(_, epoch)| *epoch);
+        let given = self.given.get(of).map(|(since, _)| *since);
+        if epoch.is_none() || given.is_some_and(|since| Some(since) != epoch) {
+            // What it was given is another member's to do; should the partition come back, all of it comes again.
+            self.given.remove(of);
+            let why = format!("the partition went to another member of group `{}`", self.key.1);
             return Err(LogError::new(LogErrorKind::Fenced, "committing", of, why));
         }
         self.offsets.store(&self.key.1, of, offset).await

@@ -10,15 +10,18 @@ pub mod conformance;
 mod error;
 mod groups;
 mod memory;
+pub mod metrics;
 mod types;
+mod wrappers;
 
-pub use batch::{MAX_BATCH_BYTES, check_batch, take_within};
+pub use batch::{MAX_BATCH_BYTES, RECORD_OVERHEAD, check_batch, take_within};
 pub use error::{LogError, LogErrorKind};
 pub use groups::{GroupOffsets, LocalGroups};
 pub use memory::MemoryLog;
 pub use types::{
     Bounds, Durability, Offset, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition, partition_of,
 };
+pub use wrappers::{FaultCounts, Faults, Faulty, Metered, Throttle, Throttled};
 
 use std::fmt;
 
@@ -90,6 +93,7 @@ pub trait GroupMember: fmt::Debug + Send + 'static {
     /// Everything up to and including `offset` is done with. Durable when it returns.
     ///
     /// # Errors
-    /// `Fenced` if the partition has gone to another member.
+    /// `Fenced` if the partition has gone to another member since this one was given its records, also if it has come
+    /// back by now: [`GroupMember::poll`] then gives again what is not committed.
     async fn commit(&mut self, of: &TopicPartition, offset: Offset) -> Result<(), LogError>;
 }

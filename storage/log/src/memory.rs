@@ -73,6 +73,9 @@ impl MemoryLog {
 #[async_trait]
 impl EventLog for MemoryLog {
     async fn create_topic(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
+        if partitions == 0 {
+            return LogError::check_partitions(topic, 0, 0);
+        }
         let mut topics = self.topics.lock();
         let known = topics.entry(topic.clone()).or_insert_with(|| {
             let empty = || Partition {

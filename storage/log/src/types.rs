@@ -5,21 +5,35 @@ use serde::{Deserialize, Serialize};
 
 /// A named stream of records, such as `fw.tank.events`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Topic(Arc<str>);
+
+impl TryFrom<String> for Topic {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        if Self::is_name(&name) { Ok(Self(name.into())) } else { Err(format!("`{name}` is not a topic name")) }
+    }
+}
+
+impl From<Topic> for String {
+    fn from(topic: Topic) -> Self {
+        topic.0.as_ref().to_owned()
+    }
+}
 
 impl Topic {
     /// # Panics
     /// If the name is empty, longer than 128 bytes, or has a character other than ASCII letters, digits, `-_.`.
     pub fn new(name: impl AsRef<str>) -> Self {
         let name = name.as_ref();
-        assert!(
-            !name.is_empty()
-                && name.len() <= 128
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
-            "`{name}` is not a topic name"
-        );
+        assert!(Self::is_name(name), "`{name}` is not a topic name");
         Self(name.into())
+    }
+
+    fn is_name(name: &str) -> bool {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        !name.is_empty() && name.len() <= 128 && name.bytes().all(fits)
     }
 
     pub fn as_str(&self) -> &str {
@@ -57,8 +71,22 @@ impl fmt::Display for TopicPartition {
 
 /// Where a record lies in its partition. Ordered, opaque, may have gaps; at most `i64::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Offset(u64);
+
+impl TryFrom<u64> for Offset {
+    type Error = String;
+
+    fn try_from(raw: u64) -> Result<Self, String> {
+        if i64::try_from(raw).is_ok() { Ok(Self(raw)) } else { Err(format!("offset {raw} does not fit an i64")) }
+    }
+}
+
+impl From<Offset> for u64 {
+    fn from(offset: Offset) -> Self {
+        offset.0
+    }
+}
 
 impl Offset {
     /// For backends and for positions read back from a table.
@@ -66,8 +94,7 @@ impl Offset {
     /// # Panics
     /// If `raw` does not fit a non-negative `i64`.
     pub fn from_raw(raw: u64) -> Self {
-        assert!(i64::try_from(raw).is_ok(), "offset {raw} does not fit an i64");
-        Self(raw)
+        Self::try_from(raw).expect("an offset fits an i64")
     }
 
     pub fn raw(self) -> u64 {

@@ -1,6 +1,8 @@
+//! The log in memory, and the wrappers around it, answer to the suite.
+
 use std::sync::Arc;
 
-use flywheel_log::{EventLog, MemoryLog, conformance::LogFixture};
+use flywheel_log::{EventLog, Faults, Faulty, MemoryLog, Metered, Throttle, Throttled, conformance::LogFixture};
 
 struct Memory;
 
@@ -10,4 +12,20 @@ impl LogFixture for Memory {
     }
 }
 
-flywheel_log::event_log_conformance!(Memory);
+/// Wrappers that have nothing to do change nothing.
+struct Wrapped;
+
+impl LogFixture for Wrapped {
+    async fn fresh(&self) -> Arc<dyn EventLog> {
+        let throttled = Throttled::new(MemoryLog::new(), Throttle::default());
+        Metered::new(Faulty::new(throttled, Faults::default()))
+    }
+}
+
+mod memory {
+    flywheel_log::event_log_conformance!(super::Memory);
+}
+
+mod wrapped {
+    flywheel_log::event_log_conformance!(super::Wrapped);
+}

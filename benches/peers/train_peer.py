@@ -7,7 +7,7 @@ needs: numpy, torch (a CPU build or the CUDA wheel; one thread of the CPU is use
 One step of a double DQN on an MLP 128-256-256-8, batch 256: target forward, argmax by the online network, Huber loss
 with importance weights, backward, Adam, target sync every 1,000. Figures are steps per CPU-second of this process:
 the median of --reps windows of --secs after 50 steps. --curve prints the losses of the first N steps on a batch made
-by a rule, for comparison with another implementation.
+by a rule, by the plain and by the fused optimiser, for comparison with another implementation.
 """
 import argparse
 import json
@@ -66,7 +66,7 @@ def stepper(q, t, optimiser, batch):
     return step
 
 
-if args.curve:
+def curve(options):
     q, t = network(), network()
     with torch.no_grad():
         for i, p in enumerate(q.parameters()):
@@ -75,8 +75,12 @@ if args.curve:
     s, s2 = ruled(BATCH * 128, 1).view(BATCH, 128), ruled(BATCH * 128, 2).view(BATCH, 128)
     a = ((ruled(BATCH, 3) + 1) * 4).long().clamp(0, 7).view(BATCH, 1)
     r, d, w = ruled(BATCH, 4), torch.full((BATCH,), 0.97), (ruled(BATCH, 5) + 1) / 2
-    step = stepper(q, t, torch.optim.Adam(q.parameters(), 1e-4), (s, s2, a, r, d, w))
-    print(json.dumps(dict(version=torch.__version__, losses=[step().item() for _ in range(args.curve)])))
+    step = stepper(q, t, torch.optim.Adam(q.parameters(), 1e-4, **options), (s, s2, a, r, d, w))
+    return [step().item() for _ in range(args.curve)]
+
+
+if args.curve:
+    print(json.dumps(dict(version=torch.__version__, losses=curve({}), fused=curve(dict(fused=True)))))
     raise SystemExit
 
 for name, options in (("torch-eager", {}), ("torch-foreach", dict(foreach=True)), ("torch-fused", dict(fused=True))):

@@ -16,7 +16,8 @@ const BATCH: usize = 256;
 const METRIC: &str = "dqn_step_b256";
 /// The fastest of PyTorch's eager variants: the one to beat.
 const PEER: &str = "torch-fused";
-/// Losses of the two implementations may differ by this over the curve.
+/// Losses of the two implementations may differ by this over the curve, or by twice what PyTorch's own plain and
+/// fused optimisers differ: Adam makes much of the last bit of small gradients, so all of them drift apart.
 const CURVE_TOLERANCE: f64 = 1e-4;
 
 #[derive(Debug, Args)]
@@ -59,7 +60,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if let Some(python) = &args.peer {
         let script = args.peers.join("train_peer.py");
         if args.curve > 0 {
-            figure["curve_difference"] = json!(compare_curves(python, &script, args)?);
+            let (difference, peers_own) = compare_curves(python, &script, args)?;
+            figure["curve_difference"] = json!(difference);
+            figure["curve_difference_peer"] = json!(peers_own);
         }
         let peer_value = peer(python, &script, args.window_s)?;
         figure["peer"] = json!(PEER);
@@ -78,8 +81,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         if let (Some(peer_value), Some(ratio)) = (figure["peer_value"].as_f64(), figure["ratio"].as_f64()) {
             println!("{PEER}: {peer_value:.1}, so {ratio:.2} times as fast");
         }
-        if let Some(difference) = figure["curve_difference"].as_f64() {
-            println!("losses of {} steps differ by at most {difference:.1e}", args.curve);
+        if let (Some(ours), Some(own)) = (figure["curve_difference"].as_f64(), figure["curve_difference_peer"].as_f64())
+        {
+            let steps = args.curve;
+            println!("losses of {steps} steps differ from PyTorch's by at most {ours:.1e}; its own two by {own:.1e}");
         }
     }
     Ok(())
@@ -140,8 +145,9 @@ fn ruled_batch() -> TrainingBatch {
     batch
 }
 
-/// Largest difference between our losses and the peer's from the same weights on the same batch.
-fn compare_curves(python: &Path, script: &Path, args: &BenchArgs) -> anyhow::Result<f64> {
+/// Largest difference between our losses and the peer's from the same weights on the same batch, and between the
+/// peer's own two optimisers.
+fn compare_curves(python: &Path, script: &Path, args: &BenchArgs) -> anyhow::Result<(f64, f64)> {
     let mut learner = TorchDqn::new(config(args.device))?;
     let spec = learner.config().network.clone();
     // The peer's `parameters()` come in this order, and a bias's last dimension is its length.
@@ -157,14 +163,20 @@ fn compare_curves(python: &Path, script: &Path, args: &BenchArgs) -> anyhow::Res
     let curve = args.curve.to_string();
     let lines = output(Command::new(python).arg(script).args(["--curve", &curve]))?;
     let theirs: Value = serde_json::from_str(lines.trim()).context("reading the peer's loss curve")?;
-    let theirs: Vec<f64> = serde_json::from_value(theirs["losses"].clone()).context("`losses` of the peer")?;
-    let difference = ours.iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    let losses =
+        |name: &str| serde_json::from_value::<Vec<f64>>(theirs[name].clone()).with_context(|| format!("`{name}`"));
+    let (plain, fused) = (losses("losses")?, losses("fused")?);
+    ensure!(plain.len() == ours.len() && fused.len() == ours.len(), "the peer's curves have another length");
+    let widest = |a: &mut dyn Iterator<Item = f64>| a.fold(0.0, f64::max);
+    let difference = widest(&mut ours.iter().zip(&plain).map(|(a, b)| (f64::from(*a) - b).abs()));
+    let own = widest(&mut plain.iter().zip(&fused).map(|(a, b)| (a - b).abs()));
+    let allowed = CURVE_TOLERANCE.max(2.0 * own);
     ensure!(
-        theirs.len() == ours.len() && difference <= CURVE_TOLERANCE,
-        "losses differ from PyTorch's by {difference:.2e} over {} steps; at most {CURVE_TOLERANCE:.0e} is allowed",
+        difference <= allowed,
+        "losses differ from PyTorch's by {difference:.2e} over {} steps; at most {allowed:.1e} is allowed",
         ours.len()
     );
-    Ok(difference)
+    Ok((difference, own))
 }
 
 fn peer(python: &Path, script: &Path, secs: f64) -> anyhow::Result<f64> {

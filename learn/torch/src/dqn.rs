@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Adam, DoubleDqnLoss, DqnConfig, Layout, adam_step,
     checkpoint::{self, State, StateHead},
+    fused::{add_bias, mask_and_sum},
     open_device, square_sum,
 };
 
@@ -156,18 +157,43 @@ fn host_slice(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
 }
 
+/// As [`host_slice`], to read.
+fn host_view(tensor: &Tensor) -> &[f32] {
+    debug_assert!(tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous());
+    // SAFETY: as in `host_slice`; nothing writes to it while it is borrowed.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
+}
+
 /// `relu(x W^T + b)` through all layers but the last, which has no ReLU.
 fn forward(input: &Tensor, parameters: &Parameters, outputs: &mut [Tensor]) -> Result<(), LearnError> {
     let last = outputs.len() - 1;
     for (i, layer) in parameters.layers.iter().enumerate() {
         let (before, rest) = outputs.split_at_mut(i);
         let input = before.last().unwrap_or(input);
+        if input.device() == Device::Cpu {
+            // A product that adds to its output first copies the bias there and reads it back.
+            done(input.f_mm_out(&rest[0], &layer.transposed))?;
+            add_bias(host_slice(&mut rest[0]), host_view(&layer.bias), i < last);
+            continue;
+        }
         done(layer.bias.f_addmm_out(&rest[0], input, &layer.transposed))?;
         if i < last {
             done(rest[0].f_relu_())?;
         }
     }
     Ok(())
+}
+
+/// Takes a layer's gradient back through its ReLU, which gave `outputs`, and sums it over the batch.
+fn by_bias(gradient: &mut Tensor, outputs: Option<&Tensor>, bias: &mut Tensor) -> Result<(), LearnError> {
+    if gradient.device() == Device::Cpu {
+        mask_and_sum(host_slice(gradient), outputs.map(host_view), host_slice(bias));
+        return Ok(());
+    }
+    if let Some(outputs) = outputs {
+        done(outputs.f_threshold_backward_grad_input(gradient, gradient, 0))?;
+    }
+    done(gradient.f_sum_intlist_out(bias, 0, false, Kind::Float))
 }
 
 impl TorchDqn {
@@ -258,18 +284,19 @@ impl TorchDqn {
     }
 
     /// Gradient by every parameter, from the gradient by the head's outputs.
-    fn backward(&mut self, work: &Work) -> Result<(), LearnError> {
+    fn backward(&mut self, work: &mut Work) -> Result<(), LearnError> {
         let shape = [work.n as i64, self.layout.head_outputs() as i64];
-        let head = upload(&self.gradient_out, self.device)?.f_view(shape).map_err(torch)?;
-        for i in (0..self.layout.layers.len()).rev() {
-            let by_output = work.back.get(i).unwrap_or(&head);
-            let gradient = &self.gradient.layers[i];
-            done(by_output.f_tr().and_then(|by| by.f_mm_out(&gradient.weight, &work.inputs_now[i])))?;
-            done(by_output.f_sum_intlist_out(&gradient.bias, 0, false, Kind::Float))?;
+        let mut head = upload(&self.gradient_out, self.device)?.f_view(shape).map_err(torch)?;
+        let layers = &mut self.gradient.layers;
+        let last = layers.len() - 1;
+        by_bias(&mut head, None, &mut layers[last].bias)?;
+        for i in (0..=last).rev() {
+            let by_output = work.back.get(i).unwrap_or(&head).shallow_clone();
+            done(by_output.f_tr().and_then(|by| by.f_mm_out(&layers[i].weight, &work.inputs_now[i])))?;
             if i > 0 {
-                let below = &work.back[i - 1];
+                let below = &mut work.back[i - 1];
                 done(by_output.f_mm_out(below, &self.online.layers[i].weight))?;
-                done(work.inputs_now[i].f_threshold_backward_grad_input(below, below, 0))?;
+                by_bias(below, Some(&work.inputs_now[i]), &mut layers[i - 1].bias)?;
             }
         }
         Ok(())

@@ -18,6 +18,8 @@ mod checkpoint;
 mod device;
 #[cfg(feature = "torch")]
 mod dqn;
+#[cfg(any(feature = "torch", test))]
+mod fused;
 
 pub use adam::{Adam, adam_step, square_sum};
 pub use config::{DeviceChoice, DqnConfig};

@@ -24,14 +24,31 @@ impl Objects {
         parts.iter().flat_map(|part| part.split('/')).fold(self.prefix.clone(), |path, part| path.clone().join(part))
     }
 
-    /// `Ok(false)` if somebody else has written it already, or an earlier try of ours whose answer was lost.
+    /// Writes an object that must not be there yet; `Ok(false)` if somebody else's is.
+    ///
+    /// `bytes` must differ from what anybody else would write. An error, and `AlreadyExists` too, can mean that
+    /// our own bytes arrived and the answer was lost: what lies there decides, not the answer.
     pub async fn create(&self, operation: &'static str, path: &Path, bytes: Bytes) -> Result<bool, RegistryError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(path, PutPayload::from_bytes(bytes), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(RegistryError::store(operation, error, path)),
+        let payload = PutPayload::from_bytes(bytes.clone());
+        let Err(error) = self.store.put_opts(path, payload, options).await else { return Ok(true) };
+        match self.get(operation, path).await {
+            Ok(Some(found)) => Ok(found == bytes),
+            // Nothing there: it never arrived. Nobody answers: the outcome is unknown, and so is the caller's.
+            Ok(None) | Err(_) => Err(RegistryError::store(operation, error, path)),
         }
+    }
+
+    /// Writes an object whether or not it is there.
+    pub async fn put(&self, operation: &'static str, path: &Path, bytes: Bytes) -> Result<(), RegistryError> {
+        let written = self.store.put(path, PutPayload::from_bytes(bytes)).await;
+        written.map(drop).map_err(|error| RegistryError::store(operation, error, path))
+    }
+
+    /// When an object was last written, milliseconds since 1970-01-01 UTC.
+    pub async fn written_ms(&self, operation: &'static str, path: &Path) -> Result<i64, RegistryError> {
+        let head = self.store.head(path).await.map_err(|error| RegistryError::store(operation, error, path))?;
+        Ok(head.last_modified.timestamp_millis())
     }
 
     pub async fn get(&self, operation: &'static str, path: &Path) -> Result<Option<Bytes>, RegistryError> {

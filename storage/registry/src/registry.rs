@@ -1,15 +1,19 @@
 //! Publish, fetch, resolve, promote.
 
 use std::{
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use bytes::Bytes;
 
 use flywheel_events::{BaseKey, ModelRef, ModelVersion};
 use flywheel_log::EventLog;
 use flywheel_policy::Network;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, path::Path};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -21,6 +25,11 @@ use crate::{
 
 /// Times that a racing publisher tries the next number.
 const ATTEMPTS: usize = 64;
+/// Cards that are read at once.
+const READS: usize = 16;
+const CHAMPION: &str = "champion";
+const PREVIOUS: &str = "previous";
+const CANDIDATE: &str = "candidate";
 
 /// All versions of all models.
 #[derive(Debug)]
@@ -28,6 +37,30 @@ pub struct Registry {
     objects: Objects,
     pub(crate) hints: Option<Arc<dyn EventLog>>,
     pub(crate) watches: Arc<Watches>,
+    /// The newest state seen of each alias. Moves are numbered without gaps and never removed, so that what came
+    /// after it is found by asking for the next number instead of listing them all.
+    seen: Mutex<HashMap<(BaseKey, String), AliasState>>,
+}
+
+/// What makes two writers' bytes differ even if all else is equal.
+#[derive(Serialize)]
+struct Written<'a, T> {
+    #[serde(flatten)]
+    value: &'a T,
+    nonce: uuid::Uuid,
+}
+
+fn written<T: Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(&Written { value, nonce: uuid::Uuid::new_v4() }).expect("cards and aliases serialise").into()
+}
+
+/// Which moves of an alias are wanted.
+#[derive(Clone, Copy)]
+enum Move {
+    /// From this revision; from any if `None`.
+    From(Option<u64>),
+    /// Only to a newer version than it names.
+    Forward,
 }
 
 fn now_ms() -> i64 {
@@ -37,7 +70,7 @@ fn now_ms() -> i64 {
 impl Registry {
     /// Opens the registry below `prefix`; `hints` is a log that tells other processes of moves.
     pub fn open(store: Arc<dyn ObjectStore>, prefix: &str, hints: Option<Arc<dyn EventLog>>) -> Self {
-        Self { objects: Objects::new(store, prefix), hints, watches: Arc::default() }
+        Self { objects: Objects::new(store, prefix), hints, watches: Arc::default(), seen: Mutex::default() }
     }
 
     fn versions(&self, base: &BaseKey) -> Path {
@@ -55,7 +88,8 @@ impl Registry {
     /// it leaves no version or a whole one.
     pub async fn publish(&self, new: NewVersion) -> Result<Card, RegistryError> {
         let card = self.register(new).await?;
-        self.move_alias(&card.base_key, "candidate", card.version, None, "published").await?;
+        // Forward: of two that publish at once, the slower must not move it back to its older version.
+        self.move_alias(&card.base_key, CANDIDATE, card.version, Move::Forward, "published").await?;
         Ok(card)
     }
 
@@ -65,11 +99,15 @@ impl Registry {
     /// Like [`Registry::publish`].
     pub async fn register(&self, new: NewVersion) -> Result<Card, RegistryError> {
         const OPERATION: &str = "publishing";
-        let network = Network::from_safetensors(&new.weights)
+        let weights = Bytes::from(new.weights);
+        let checked = weights.clone();
+        let (network, sha256) = blocking(move || Ok((Network::from_safetensors(&checked)?, sha256(&checked))))
+            .await
             .map_err(|error| RegistryError::new(RegistryErrorKind::Corrupt, OPERATION, &new.base_key, error))?;
-        let (sha256, size_bytes) = (sha256(&new.weights), new.weights.len() as u64);
-        let blob = self.blob(&sha256);
-        self.objects.create(OPERATION, &blob, new.weights.into()).await?;
+        let size_bytes = weights.len() as u64;
+        // Named by their contents, so writing them again is harmless; it heals a damaged copy, and keeps one that a
+        // killed publisher left from being collected just now.
+        self.objects.put(OPERATION, &self.blob(&sha256), weights).await?;
         // Whoever sees the card can read the blob: it is read back before there is a card.
         self.read_blob(OPERATION, &sha256).await?;
         let mut card = Card {
@@ -91,8 +129,7 @@ impl Registry {
         let newest = self.objects.numbers(OPERATION, &folder).await?.pop().unwrap_or(0);
         for version in newest + 1..=newest + ATTEMPTS as u64 {
             card.version = ModelVersion(version);
-            let bytes = serde_json::to_vec_pretty(&card).expect("a card serialises");
-            if self.objects.create(OPERATION, &folder.clone().join(numbered(version)), bytes.into()).await? {
+            if self.objects.create(OPERATION, &folder.clone().join(numbered(version)), written(&card)).await? {
                 info!(base_key = %card.base_key, version, sha256 = %card.sha256, "published");
                 return Ok(card);
             }
@@ -115,16 +152,14 @@ impl Registry {
         let bytes = bytes.ok_or_else(|| {
             RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, "the weights are missing")
         })?;
-        let found = sha256(&bytes);
+        let hashed = bytes.clone();
+        let found = blocking(move || Ok(sha256(&hashed))).await;
+        let found = found.map_err(|error| RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, error))?;
         if found == expected {
             return Ok(bytes);
         }
-        Err(RegistryError::new(
-            RegistryErrorKind::Corrupt,
-            operation,
-            &path,
-            format!("its sha256 is {found}; the file is damaged"),
-        ))
+        let why = format!("its sha256 is {found}; the file is damaged. Publish the version again, or roll back");
+        Err(RegistryError::new(RegistryErrorKind::Corrupt, operation, &path, why))
     }
 
     /// Card and weights of a version, checked: hash, shape, finite numbers.
@@ -135,7 +170,8 @@ impl Registry {
         const OPERATION: &str = "fetching";
         let card = self.card(model).await?;
         let bytes = self.read_blob(OPERATION, &card.sha256).await?;
-        let network = Network::from_safetensors(&bytes)
+        let network = blocking(move || Ok(Network::from_safetensors(&bytes)?))
+            .await
             .map_err(|error| RegistryError::new(RegistryErrorKind::Corrupt, OPERATION, model, error))?;
         if *network.spec() != card.network {
             let why = format!("the weights have shape {}, the card says {}", network.spec(), card.network);
@@ -147,11 +183,17 @@ impl Registry {
     /// # Errors
     /// `NotFound` if there is no such version.
     pub async fn card(&self, model: &ModelRef) -> Result<Card, RegistryError> {
+        const OPERATION: &str = "reading the card of";
         let path = self.versions(&model.base_key).join(numbered(model.version.0));
-        let card = self.object("reading the card", &path).await?;
-        card.ok_or_else(|| {
-            RegistryError::new(RegistryErrorKind::NotFound, "reading the card of", model, "there is no such version")
-        })
+        let card: Option<Card> = self.object(OPERATION, &path).await?;
+        let card = card.ok_or_else(|| {
+            RegistryError::new(RegistryErrorKind::NotFound, OPERATION, model, "there is no such version")
+        })?;
+        if card.base_key == model.base_key && card.version == model.version {
+            return Ok(card);
+        }
+        let why = format!("it is the card of {}@{}", card.base_key, card.version);
+        Err(RegistryError::new(RegistryErrorKind::Corrupt, OPERATION, model, why))
     }
 
     async fn object<T: DeserializeOwned>(
@@ -177,11 +219,9 @@ impl Registry {
     /// # Errors
     /// If one of them cannot be read.
     pub async fn list_newest(&self, base: &BaseKey, n: usize) -> Result<Vec<Card>, RegistryError> {
-        let mut cards = Vec::new();
-        for version in self.objects.numbers("listing", &self.versions(base)).await?.into_iter().rev().take(n) {
-            cards.push(self.card(&ModelRef::new(base.clone(), ModelVersion(version))).await?);
-        }
-        Ok(cards)
+        let numbers = self.objects.numbers("listing", &self.versions(base)).await?;
+        let card = |version| async move { self.card(&ModelRef::new(base.clone(), ModelVersion(version))).await };
+        futures::stream::iter(numbers.into_iter().rev().take(n)).map(card).buffered(READS).try_collect().await
     }
 
     /// # Errors
@@ -191,24 +231,62 @@ impl Registry {
         Ok(folders.iter().filter_map(|name| BaseKey::new(name).ok()).collect())
     }
 
-    /// What an alias names now.
+    /// What an alias names now. `previous` is what `champion` named before.
     ///
     /// # Errors
-    /// If the store cannot be read.
+    /// If the store cannot be read, or the name is not that of an alias.
     pub async fn resolve(&self, base: &BaseKey, alias: &str) -> Result<Option<AliasState>, RegistryError> {
-        let folder = self.alias(base, alias);
-        match self.objects.numbers("resolving", &folder).await?.pop() {
-            Some(newest) => self.object("resolving", &folder.join(numbered(newest))).await,
-            None => Ok(None),
+        if alias == PREVIOUS {
+            let champion = self.newest(base, CHAMPION).await?;
+            return Ok(champion.and_then(|state| {
+                let version = state.previous?;
+                Some(AliasState { alias: PREVIOUS.to_owned(), version, previous: None, ..state })
+            }));
+        }
+        self.newest(base, alias).await
+    }
+
+    async fn newest(&self, base: &BaseKey, alias: &str) -> Result<Option<AliasState>, RegistryError> {
+        const OPERATION: &str = "resolving";
+        check_alias(OPERATION, alias)?;
+        let (folder, key) = (self.alias(base, alias), (base.clone(), alias.to_owned()));
+        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let mut newest: Option<AliasState> = match known {
+            Some(known) => Some(known),
+            None => match self.objects.numbers(OPERATION, &folder).await?.pop() {
+                Some(number) => self.object(OPERATION, &folder.clone().join(numbered(number))).await?,
+                None => return Ok(None),
+            },
+        };
+        while let Some(state) = &newest {
+            let next = folder.clone().join(numbered(state.revision + 1));
+            match self.object(OPERATION, &next).await? {
+                Some(later) => newest = Some(later),
+                None => break,
+            }
+        }
+        if let Some(state) = &newest {
+            self.saw(key, state);
+        }
+        Ok(newest)
+    }
+
+    fn saw(&self, key: (BaseKey, String), state: &AliasState) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = seen.entry(key).or_insert_with(|| state.clone());
+        if state.revision > known.revision {
+            known.clone_from(state);
         }
     }
 
-    /// Moves an alias; moving `champion` also moves `previous` to what it was.
+    /// Moves an alias; what `champion` named before is then `previous`, by the same write. Moving it to where it
+    /// is writes nothing.
     ///
-    /// `expected` is the revision that the caller has seen, `None` if it does not care.
+    /// `expected` is the revision that the caller has seen (0: there is none yet), `None` if it does not care.
     ///
     /// # Errors
-    /// `Conflict` if the alias moved since, `NotFound` if there is no such version.
+    /// `Conflict` if the alias moved since, `NotFound` if there is no such version or alias. After `Unavailable`
+    /// the alias may or may not have moved; resolve it.
     pub async fn promote(
         &self,
         base: &BaseKey,
@@ -217,14 +295,13 @@ impl Registry {
         expected: Option<u64>,
         reason: &str,
     ) -> Result<AliasState, RegistryError> {
-        self.card(&ModelRef::new(base.clone(), to)).await?;
-        let state = self.move_alias(base, alias, to, expected, reason).await?;
-        if alias == "champion"
-            && let Some(before) = state.previous
-        {
-            self.move_alias(base, "previous", before, None, reason).await?;
+        if alias == PREVIOUS {
+            let why = "it follows `champion` and is not moved by itself";
+            return Err(RegistryError::new(RegistryErrorKind::Conflict, "moving the alias", PREVIOUS, why));
         }
-        Ok(state)
+        check_alias("moving the alias", alias)?;
+        self.card(&ModelRef::new(base.clone(), to)).await?;
+        self.move_alias(base, alias, to, Move::From(expected), reason).await
     }
 
     async fn move_alias(
@@ -232,17 +309,24 @@ impl Registry {
         base: &BaseKey,
         alias: &str,
         to: ModelVersion,
-        expected: Option<u64>,
+        wanted: Move,
         reason: &str,
     ) -> Result<AliasState, RegistryError> {
         const OPERATION: &str = "moving the alias";
         let target = format!("{base}@{alias}");
         for _ in 0..ATTEMPTS {
-            let known = self.resolve(base, alias).await?;
+            let known = self.newest(base, alias).await?;
             let revision = known.as_ref().map_or(0, |state| state.revision);
-            if expected.is_some_and(|expected| expected != revision) {
-                let why = format!("it is at revision {revision}, not at {}; look again", expected.unwrap_or(0));
+            if let Move::From(Some(expected)) = wanted
+                && expected != revision
+            {
+                let why = format!("it is at revision {revision}, not at {expected}; look again");
                 return Err(RegistryError::new(RegistryErrorKind::Conflict, OPERATION, target, why));
+            }
+            if let Some(known) = &known
+                && (known.version == to || matches!(wanted, Move::Forward) && known.version > to)
+            {
+                return Ok(known.clone());
             }
             let state = AliasState {
                 alias: alias.to_owned(),
@@ -253,8 +337,9 @@ impl Registry {
                 reason: reason.to_owned(),
             };
             let path = self.alias(base, alias).join(numbered(state.revision));
-            let bytes = serde_json::to_vec(&state).expect("an alias serialises");
-            if self.objects.create(OPERATION, &path, bytes.into()).await? {
+            if self.objects.create(OPERATION, &path, written(&state)).await? {
+                self.saw((base.clone(), alias.to_owned()), &state);
+                info!(%base, alias, version = to.0, revision = state.revision, reason, "moved the alias");
                 self.notify(base, &state).await;
                 return Ok(state);
             }
@@ -269,34 +354,57 @@ impl Registry {
     /// `NotFound` if there is no predecessor or no such version, `Conflict` if the champion moved meanwhile.
     pub async fn rollback(&self, base: &BaseKey, to: Option<ModelVersion>) -> Result<AliasState, RegistryError> {
         let missing = |why| RegistryError::new(RegistryErrorKind::NotFound, "rolling back", base, why);
-        let champion = self.resolve(base, "champion").await?.ok_or_else(|| missing("there is no champion"))?;
+        let champion = self.newest(base, CHAMPION).await?.ok_or_else(|| missing("there is no champion"))?;
         let to = to.or(champion.previous).ok_or_else(|| missing("the champion has no predecessor"))?;
         // What cannot be loaded is no place to go back to.
         self.fetch(&ModelRef::new(base.clone(), to)).await?;
-        self.promote(base, "champion", to, Some(champion.revision), "rolled back").await
+        self.promote(base, CHAMPION, to, Some(champion.revision), "rolled back").await
     }
 
-    /// Removes weights that no card names and that are older than `age`: what killed publishers left. Returns how
-    /// many.
+    /// Removes weights that no card names and that were written longer than `age` ago: what killed publishers
+    /// left. `age` must exceed what a publish takes; an hour is plenty. Returns how many.
     ///
     /// # Errors
     /// If the store cannot be listed or written.
     pub async fn gc(&self, age: Duration) -> Result<usize, RegistryError> {
-        let mut named = std::collections::HashSet::new();
+        const OPERATION: &str = "collecting";
+        let old = |written_ms: i64| now_ms() - written_ms >= age.as_millis() as i64;
+        // Blobs first: a card that comes later names a blob that was written again later, see `register`.
+        let blobs = self.objects.files(OPERATION, &self.objects.path(&["blobs"])).await?;
+        let mut named = HashSet::new();
         for base in self.base_keys().await? {
             named.extend(self.list(&base).await?.into_iter().map(|card| card.sha256));
         }
         let mut removed = 0;
-        for file in self.objects.files("collecting", &self.objects.path(&["blobs"])).await? {
-            let name = file.location.filename().unwrap_or_default().to_owned();
-            let old = now_ms() - file.last_modified.timestamp_millis() >= age.as_millis() as i64;
-            if old && !named.contains(&name) {
-                self.objects.delete("collecting", &file.location).await?;
+        for blob in blobs {
+            let name = blob.location.filename().unwrap_or_default();
+            if old(blob.last_modified.timestamp_millis())
+                && !named.contains(name)
+                && old(self.objects.written_ms(OPERATION, &blob.location).await?)
+            {
+                self.objects.delete(OPERATION, &blob.location).await?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
+}
+
+/// Arithmetic over whole files does not run on the threads that do I/O.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, flywheel_policy::PolicyError> + Send + 'static,
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(tokio::task::spawn_blocking(work).await??)
+}
+
+fn check_alias(operation: &'static str, alias: &str) -> Result<(), RegistryError> {
+    let fits = (1..=64).contains(&alias.len()) && alias.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if fits {
+        return Ok(());
+    }
+    let shown: String = alias.chars().take(64).collect();
+    let why = "that is not the name of an alias: 1 to 64 letters, digits and `-`";
+    Err(RegistryError::new(RegistryErrorKind::NotFound, operation, shown, why))
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -59,8 +59,11 @@ impl Registry {
         }
         let Some(log) = &self.hints else { return };
         let record = Record::new(base.as_str().to_owned(), serde_json::to_vec(state).expect("an alias serialises"));
-        if let Err(error) = log.append(&Topic::new(TOPIC).partition(0), vec![record]).await {
-            debug!(%error, "no hint could be sent; others see the move when they poll");
+        // A log that hangs must not hold up a move that is already made.
+        match tokio::time::timeout(POLL, log.append(&Topic::new(TOPIC).partition(0), vec![record])).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(%error, "no hint could be sent; others see the move when they poll"),
+            Err(_) => debug!("the log did not answer; others see the move when they poll"),
         }
     }
 

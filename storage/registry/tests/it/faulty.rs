@@ -1,0 +1,115 @@
+//! A store that dies, or loses an answer, at a chosen operation.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+};
+
+/// What happens at the chosen operation, the first being 1.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// Never reaches the store; nor does anything after it: the process was killed.
+    KilledBefore(usize),
+    /// Reaches the store, but the answer does not come back; nor does anything after it.
+    KilledAfter(usize),
+    /// Reaches the store, only the answer is lost.
+    AnswerLost(usize),
+}
+
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    fault: Fault,
+    operations: AtomicUsize,
+}
+
+impl Faulty {
+    pub fn new(inner: Arc<dyn ObjectStore>, fault: Fault) -> Arc<Self> {
+        Arc::new(Self { inner, fault, operations: AtomicUsize::new(0) })
+    }
+
+    pub fn operations(&self) -> usize {
+        self.operations.load(Ordering::SeqCst)
+    }
+
+    /// Whether this operation reaches the store, and whether its answer comes back.
+    fn next(&self) -> (bool, bool) {
+        let now = self.operations.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.fault {
+            Fault::KilledBefore(at) => (now < at, now < at),
+            Fault::KilledAfter(at) => (now <= at, now < at),
+            Fault::AnswerLost(at) => (true, now != at),
+        }
+    }
+
+    async fn through<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let (reaches, answers) = self.next();
+        if !reaches {
+            return Err(lost());
+        }
+        let result = work.await;
+        if answers { result } else { Err(lost()) }
+    }
+}
+
+fn lost() -> Error {
+    Error::Generic { store: "faulty", source: "the connection was lost".into() }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty {}", self.inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.through(self.inner.put_opts(location, payload, options)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.through(self.inner.put_multipart_opts(location, options)).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.through(self.inner.get_opts(location, options)).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        match self.next() {
+            (false, _) => futures::stream::once(async { Err(lost()) }).boxed(),
+            (true, true) => self.inner.delete_stream(locations),
+            (true, false) => self.inner.delete_stream(locations).and_then(|_| async { Err(lost()) }).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.next() {
+            (true, true) => self.inner.list(prefix),
+            _ => futures::stream::once(async { Err(lost()) }).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.through(self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.through(self.inner.copy_opts(from, to, options)).await
+    }
+}

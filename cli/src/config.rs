@@ -265,8 +265,11 @@ impl Config {
 
 /// The layers, not yet extracted: also used to say where a value came from.
 pub fn figment(global: &Global) -> Result<Figment, Failure> {
-    let mut figment =
-        Figment::from(Serialized::defaults(Config::default())).merge(Toml::file_exact("/etc/flywheel/flywheel.toml"));
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    let system = Path::new("/etc/flywheel/flywheel.toml");
+    if system.is_file() {
+        figment = figment.merge(Toml::file_exact(system));
+    }
     match &global.config {
         Some(path) => {
             if !path.is_file() {
@@ -278,7 +281,12 @@ pub fn figment(global: &Global) -> Result<Figment, Failure> {
             }
             figment = figment.merge(Toml::file_exact(path));
         }
-        None => figment = figment.merge(Toml::file_exact(Path::new("flywheel.toml"))),
+        None => {
+            let here = Path::new("flywheel.toml");
+            if here.is_file() {
+                figment = figment.merge(Toml::file_exact(here));
+            }
+        }
     }
     figment = figment.merge(Env::prefixed("FLYWHEEL__").split("__"));
     if let Some(data) = &global.data {

@@ -23,7 +23,10 @@ fn main() {
             let gflops = 2.0 * spec.parameters() as f64 * n as f64 / at(0.5) / 1e3;
             println!(
                 "{spec} x {n:>3}: p10 {:.2} p50 {:.2} p99 {:.2} us, {:.0} rows/s, {gflops:.1} GFLOP/s",
-                at(0.1), at(0.5), at(0.99), n as f64 / at(0.5) * 1e6
+                at(0.1),
+                at(0.5),
+                at(0.99),
+                n as f64 / at(0.5) * 1e6
             );
         }
     }

@@ -270,6 +270,8 @@ mod avx2 {
                     for (r, x) in x.iter_mut().enumerate() {
                         *x = _mm256_broadcast_ss(&*t.x.add(r * t.x_stride + k));
                     }
+                    // Weights outside, rows inside: indices say it, iterators over the rows would turn it round.
+                    #[allow(clippy::needless_range_loop)]
                     for p in 0..P {
                         for half in 0..2 {
                             let w = _mm256_load_ps(t.weights.add(p * panel_stride + k * PANEL + half * 8));

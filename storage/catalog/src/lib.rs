@@ -17,6 +17,9 @@ use sqlx::{
 pub use error::{CatalogError, CatalogErrorKind};
 pub use runs::{Clock, Control, Lease, Run, RunFilter, RunId, RunState, Runs, system_clock};
 
+const OPEN_TRIES: u32 = 8;
+const OPEN_PAUSE: Duration = Duration::from_millis(25);
+
 /// The catalog of one data folder. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -36,23 +39,28 @@ impl Catalog {
             // In WAL mode the default (NORMAL) may undo committed work at a loss of power.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let opening =
+        let unavailable =
             |error: sqlx::Error| CatalogError::new(CatalogErrorKind::Unavailable, "opening", file.display(), error);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opening)?;
-        sqlx::migrate!().run(&pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_) => {
-                CatalogError::new(
-                    CatalogErrorKind::Conflict,
-                    "opening",
-                    file.display(),
-                    format!("it was written by a newer flywheel ({error}); use that one. Nothing was changed"),
-                )
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let opened = match SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await {
+                Ok(pool) => sqlx::migrate!().run(&pool).await.map(|()| pool).map_err(|error| refusal(file, error)),
+                Err(error) => Err(unavailable(error)),
+            };
+            match opened {
+                Ok(pool) => return Ok(Self { pool }),
+                // SQLite has no lock around migrations: of several processes that open a new catalog at once, all
+                // but one may stumble over the other's tables. A little later these are simply there.
+                Err(error) if error.kind() == CatalogErrorKind::Unavailable && tries < OPEN_TRIES => {
+                    tokio::time::sleep(OPEN_PAUSE * tries).await;
+                }
+                Err(error) => return Err(error),
             }
-            other => CatalogError::new(CatalogErrorKind::Unavailable, "migrating", file.display(), other),
-        })?;
-        Ok(Self { pool })
+        }
     }
 
+    /// The table of runs, on the machine's clock.
     pub fn runs(&self) -> Runs {
         Runs::new(self.pool.clone(), system_clock())
     }
@@ -60,5 +68,19 @@ impl Catalog {
     /// With a clock of the caller's, so that tests need not wait for leases to end.
     pub fn runs_at(&self, clock: Clock) -> Runs {
         Runs::new(self.pool.clone(), clock)
+    }
+}
+
+fn refusal(file: &Path, error: sqlx::migrate::MigrateError) -> CatalogError {
+    match error {
+        sqlx::migrate::MigrateError::VersionMissing(_) | sqlx::migrate::MigrateError::VersionMismatch(_) => {
+            CatalogError::new(
+                CatalogErrorKind::Conflict,
+                "opening",
+                file.display(),
+                format!("it was written by a newer flywheel ({error}); use that one. Nothing was changed"),
+            )
+        }
+        other => CatalogError::new(CatalogErrorKind::Unavailable, "migrating", file.display(), other),
     }
 }

@@ -264,6 +264,29 @@ impl Runs {
         Err(CatalogError::new(CatalogErrorKind::Conflict, "leasing run", id, why))
     }
 
+    /// Takes the oldest run of `kind` that is queued, or whose worker has let its lease run out; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub async fn lease_next(&self, kind: &str, owner: &str, ttl: Duration) -> Result<Option<Lease>, CatalogError> {
+        // One statement, so that of two workers that ask at once each gets its own run or none.
+        let row = sqlx::query(
+            "UPDATE runs SET state = CASE state WHEN 'stopping' THEN 'stopping' ELSE 'running' END, lease_owner = ?1, \
+             lease_until_ms = ?2, fence = fence + 1, error = NULL, updated_at_ms = ?3 WHERE id = (SELECT id FROM runs \
+             WHERE kind = ?4 AND (state = 'queued' OR (state IN ('running', 'stopping') AND (lease_until_ms IS NULL OR lease_until_ms <= ?3))) \
+             ORDER BY created_at_ms, id LIMIT 1) RETURNING id, fence",
+        )
+        .bind(owner)
+        .bind((self.clock)() + ttl.as_millis() as i64)
+        .bind((self.clock)())
+        .bind(kind)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed("leasing a run of", kind))?;
+        Ok(row.map(|row| Lease { run: RunId(row.get("id")), owner: owner.to_owned(), fence: row.get("fence"), ttl }))
+    }
+
     /// Changes a row that must still be leased by this fence.
     async fn fenced(
         &self,
@@ -323,14 +346,19 @@ impl Runs {
     /// Ends the lease: `stopped`, `completed`, `failed` with its error, or `queued` for whoever comes next.
     ///
     /// # Errors
-    /// `Fenced` if the run is no longer this worker's.
+    /// `Fenced` if the run is no longer this worker's, `Conflict` for a state in which it would still be leased.
     pub async fn finish(&self, lease: &Lease, state: RunState, error: Option<&str>) -> Result<(), CatalogError> {
+        if matches!(state, RunState::Running | RunState::Stopping) {
+            let why = format!("a finished run is not {state}");
+            return Err(CatalogError::new(CatalogErrorKind::Conflict, "finishing run", &lease.run, why));
+        }
         let set = "state = ?, error = ?, lease_owner = NULL, lease_until_ms = NULL";
         let values = [Some(state.as_str().to_owned()), error.map(str::to_owned)];
         self.fenced("finishing run", lease, set, &values).await.map(drop)
     }
 
-    /// Asks a run to stop at its next checkpoint; one that nobody works on stops at once.
+    /// Asks a run to stop at its next checkpoint; one that nobody works on, or whose worker died,
+    /// stops at once.
     ///
     /// # Errors
     /// `Conflict` if it has ended already.
@@ -338,8 +366,8 @@ impl Runs {
         self.moved(
             "stopping run",
             id,
-            "UPDATE runs SET state = CASE state WHEN 'queued' THEN 'stopped' ELSE 'stopping' END, updated_at_ms = ? \
-             WHERE id = ? AND state IN ('queued', 'running', 'stopping') RETURNING *",
+            "UPDATE runs SET state = CASE WHEN state = 'queued' OR lease_until_ms <= ?1 THEN 'stopped' ELSE 'stopping' END, \
+             updated_at_ms = ?1 WHERE id = ?2 AND state IN ('queued', 'running', 'stopping') RETURNING *",
         )
         .await
     }

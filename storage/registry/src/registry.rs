@@ -47,11 +47,13 @@ pub struct Registry {
 struct Written<'a, T> {
     #[serde(flatten)]
     value: &'a T,
-    nonce: uuid::Uuid,
+    nonce: String,
 }
 
 fn written<T: Serialize>(value: &T) -> Bytes {
-    serde_json::to_vec(&Written { value, nonce: uuid::Uuid::new_v4() }).expect("cards and aliases serialise").into()
+    serde_json::to_vec(&Written { value, nonce: uuid::Uuid::new_v4().simple().to_string() })
+        .expect("cards and aliases serialise")
+        .into()
 }
 
 /// Which moves of an alias are wanted.

@@ -172,7 +172,7 @@ impl Registry {
         const OPERATION: &str = "fetching";
         let card = self.card(model).await?;
         let bytes = self.read_blob(OPERATION, &card.sha256).await?;
-        let network = blocking(move || Ok(Network::from_safetensors(&bytes)?))
+        let network = blocking(move || Network::from_safetensors(&bytes))
             .await
             .map_err(|error| RegistryError::new(RegistryErrorKind::Corrupt, OPERATION, model, error))?;
         if *network.spec() != card.network {

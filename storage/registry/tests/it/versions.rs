@@ -96,6 +96,8 @@ async fn a_move_from_another_revision_to_nowhere_or_of_no_alias_is_refused() {
     }
 }
 
+type Change = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// Overwrites the one object below `folder` by what `change` makes of it.
 async fn damage(store: &dyn object_store::ObjectStore, folder: &str, change: impl Fn(&mut Vec<u8>)) {
     use futures::TryStreamExt;
@@ -113,7 +115,7 @@ async fn damaged_weights_are_refused_with_what_and_where_and_healed_by_publishin
         let registry = open(store);
         let card = registry.publish(new_version(1)).await.unwrap();
         let last = card.size_bytes as usize - 1;
-        let changes: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 3] = [
+        let changes: [(&str, Change); 3] = [
             ("a flipped bit", Box::new(move |bytes| bytes[last] ^= 1)),
             ("cut in half", Box::new(|bytes| bytes.truncate(bytes.len() / 2))),
             ("empty", Box::new(Vec::clear)),

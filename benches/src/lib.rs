@@ -51,7 +51,17 @@ impl Figure {
         sorted.sort_by(f64::total_cmp);
         let value = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
         let spread = [sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN)];
-        Self { bench, metric: metric.into(), value, unit, peer: None, peer_value: None, ratio: None, spread, load: load_average() }
+        Self {
+            bench,
+            metric: metric.into(),
+            value,
+            unit,
+            peer: None,
+            peer_value: None,
+            ratio: None,
+            spread,
+            load: load_average(),
+        }
     }
 
     /// Sets the peer's figure. `higher_is_better` decides which way the ratio goes.

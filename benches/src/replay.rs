@@ -119,7 +119,8 @@ fn own(options: &Options) -> anyhow::Result<Vec<Figure>> {
 }
 
 fn full(pools: &[Pool], prioritised: bool) -> anyhow::Result<RowBuffer> {
-    let config = RowBufferConfig { capacity: CAPACITY, obs_len: OBS, prioritised, seed: 7, ..RowBufferConfig::default() };
+    let config =
+        RowBufferConfig { capacity: CAPACITY, obs_len: OBS, prioritised, seed: 7, ..RowBufferConfig::default() };
     let mut buffer = RowBuffer::new(config);
     let mut inserted = 0;
     while inserted < CAPACITY {
@@ -164,7 +165,8 @@ fn peer(options: &Options) -> anyhow::Result<Vec<(String, f64)>> {
     let text = String::from_utf8(output.stdout).context("reading the peer's figures")?;
     text.lines()
         .map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).with_context(|| format!("peer's line `{line}`"))?;
+            let line: serde_json::Value =
+                serde_json::from_str(line).with_context(|| format!("peer's line `{line}`"))?;
             let metric = line["metric"].as_str().context("`metric` in the peer's line")?.to_owned();
             let value = line["rows_per_cpu_s"].as_f64().context("`rows_per_cpu_s` in the peer's line")?;
             Ok((metric, value))

@@ -63,10 +63,12 @@ async function real() {
   const child = start(join(folder, 'flywheel'), ['up', '--data', data, '--port', '0', '--seed', '7'], log);
   try {
     const url = await waitFor('its address', child, async () => JSON.parse(readFileSync(join(data, 'up.json'), 'utf8')).url);
-    await waitFor('loss and scores', child, async () => {
-      const history = await (await fetch(`${url}/v1/history`)).json();
-      const versions = new Set(history.scores.map((score) => score.version));
-      return history.loss.length > 1 && history.latency.length > 1 && versions.size > 0;
+    // A champion and a candidate beside it, and enough of a past for lines to be drawn.
+    await waitFor('two versions, loss and scores', child, async () => {
+      const ask = async (path) => (await fetch(`${url}${path}`)).json();
+      const [history, models] = [await ask('/v1/history'), await ask('/v1/models')];
+      const versions = models.models ?? models;
+      return versions.length > 1 && history.loss.length > 9 && history.latency.length > 9 && history.scores.length > 0;
     });
     console.log('the page over the real program');
     return await browse(url, []);

@@ -12,7 +12,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use flywheel_judge::{LiveConfig, TrialConfig};
-use flywheel_tank::TankConfig;
+use flywheel_tank::{RewardWeights, TankConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -131,8 +131,22 @@ impl Default for PlayConfig {
             store_listen: SocketAddr::from(([127, 0, 0, 1], 5050)),
             tick_ms: 33,
             opponents: ["hunter", "camper", "random"].map(str::to_owned).to_vec(),
-            tank: TankConfig { transition_interval: 4, ..TankConfig::default() },
+            tank: TankConfig { transition_interval: 4, weights: learning_weights(), ..TankConfig::default() },
         }
+    }
+}
+
+/// The spec's weights reward bricks and caution so well that a learner stays away from the HQ; these make winning
+/// worth more than either (measured: `docs/performance.md`).
+fn learning_weights() -> RewardWeights {
+    RewardWeights {
+        hit_player: 3.0,
+        destroy_hq: 10.0,
+        hit_ally: -0.3,
+        destructive_shot: 0.1,
+        got_hit: -0.3,
+        death: -1.0,
+        ..RewardWeights::default()
     }
 }
 
@@ -150,7 +164,7 @@ pub struct FarmSettings {
 
 impl Default for FarmSettings {
     fn default() -> Self {
-        Self { threads: 1, ticks_per_second: 1500, record_play: true }
+        Self { threads: 1, ticks_per_second: 2500, record_play: true }
     }
 }
 

@@ -13,7 +13,6 @@ pub enum Code {
     Conflict = 6,
     CheckFailed = 7,
     Temporary = 75,
-    Interrupted = 130,
 }
 
 /// One error with its exit code and what to do about it.

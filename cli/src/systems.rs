@@ -138,7 +138,7 @@ mod tests {
     fn a_judged_game_is_the_same_game_every_time() {
         let arena =
             TankArena::new(TankConfig { transition_interval: 4, max_ticks_per_episode: 600, ..TankConfig::default() });
-        let network = Network::random(&NetworkSpec::new(OBSERVATION_LEN, [16], ACTIONS), 3, 0.5);
+        let network = Network::random(&NetworkSpec::new(OBSERVATION_LEN, [16], ACTIONS), 3, 0.5).unwrap();
         let policy = VersionedNetwork::unpublished(network);
         let play = || arena.play(&policy, "hunter", &arena.maps()[0], 9).unwrap();
         let (a, b) = (play(), play());

@@ -290,7 +290,6 @@ pub async fn start(
         emitter,
         backend,
         agent,
-        scripted,
         farm,
         land: land_stats,
         assemble: assemble_stats,

@@ -19,7 +19,7 @@ use flywheel_flows::{AssembleStats, LandStats};
 use flywheel_judge::{Judge, JudgeState};
 use flywheel_kit::{Emitter, EmitterStats};
 use flywheel_registry::{AliasState, Card, RegistryError};
-use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats, ScriptedStats};
+use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,6 @@ pub struct Parts {
     pub emitter: Emitter,
     pub backend: Arc<GameBackend>,
     pub agent: Arc<Agent>,
-    pub scripted: Arc<ScriptedStats>,
     pub farm: Option<Arc<Farm>>,
     pub land: Arc<LandStats>,
     pub assemble: Arc<AssembleStats>,

@@ -8,14 +8,15 @@
 mod codec;
 mod embedded;
 mod error;
+mod path;
 mod remote;
 mod server;
 mod store;
 mod wire;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use flywheel_log::{EventLog, LogError};
+use flywheel_log::{EventLog, LogError, LogErrorKind};
 
 pub use embedded::{EmbeddedConfig, EmbeddedLog};
 pub use remote::RemoteLog;
@@ -24,17 +25,28 @@ pub use store::FORMAT_VERSION;
 /// Name of the socket in the log's folder.
 pub const SOCKET: &str = "log.sock";
 
+/// How long [`open_or_connect`] waits for a process that holds the log and does not answer yet, or no longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Opens the log in `dir`, or connects to the process that holds it.
+///
+/// That process may be about to serve its socket, or about to go: both are tried for a moment.
 ///
 /// # Errors
 /// If it can neither be opened nor connected to; the message says which process to look for.
 pub async fn open_or_connect(dir: &Path) -> Result<Arc<dyn EventLog>, LogError> {
-    match EmbeddedLog::open(dir, EmbeddedConfig::default()) {
-        Ok(log) => Ok(log),
-        Err(error) if error.kind() == flywheel_log::LogErrorKind::Conflict => {
-            let log = RemoteLog::connect(&dir.join(SOCKET)).await.map_err(|_| error)?;
-            Ok(log)
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let held = match EmbeddedLog::open(dir, EmbeddedConfig::default()) {
+            Ok(log) => return Ok(log),
+            Err(error) if error.kind() == LogErrorKind::Conflict => error,
+            Err(error) => return Err(error),
+        };
+        match RemoteLog::connect(&dir.join(SOCKET)).await {
+            Ok(log) => return Ok(log),
+            Err(error) if !error.kind().is_retryable() => return Err(error),
+            Err(_) if tokio::time::Instant::now() >= until => return Err(held),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        Err(error) => Err(error),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,35 +18,65 @@ use flywheel_log::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    net::{UnixStream, unix::OwnedWriteHalf},
-    sync::oneshot,
+    io::AsyncWriteExt,
+    net::UnixStream,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
-use crate::wire::{self, Answer, Ask, Frame, PROTOCOL};
+use crate::{
+    path::Reachable,
+    wire::{self, Answer, Ask, Frame, PROTOCOL},
+};
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+mod member;
+
+/// Frames that wait for the socket; more wait in their callers.
+const QUEUE: usize = 16;
+/// Longest wait for the other process to say hello.
+const HELLO: Duration = Duration::from_secs(5);
 
 /// A log that another process of this machine holds.
 ///
-/// When that process goes, calls fail as `Unavailable`, and the next one connects anew.
+/// When that process goes, calls fail as `Unavailable`, and the next one connects anew. A call that is given up leaves
+/// the connection whole: its frame is sent in full or not at all.
 pub struct RemoteLog {
     socket: PathBuf,
-    durability: Durability,
+    durability: Mutex<Durability>,
     next_id: AtomicU64,
+    next_connection: AtomicU64,
     connection: tokio::sync::Mutex<Option<Connection>>,
     this: Weak<Self>,
 }
 
+/// Who waits for which answer; `None` once no answer will come any more.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
+
 struct Connection {
-    writer: OwnedWriteHalf,
+    number: u64,
+    frames: mpsc::Sender<Vec<u8>>,
     waiting: Waiting,
-    reader: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.task.abort();
+        self.waiting.lock().take();
+    }
+}
+
+/// A caller's place among those that wait; left when the call is given up.
+struct Place {
+    waiting: Waiting,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(waiting) = &mut *self.waiting.lock() {
+            waiting.remove(&self.id);
+        }
     }
 }
 
@@ -63,21 +94,17 @@ impl RemoteLog {
     /// # Errors
     /// `Unavailable` if nobody answers on the socket, `InvalidData` if it is another version of the protocol.
     pub async fn connect(socket: &Path) -> Result<Arc<Self>, LogError> {
-        let mut log = Self {
+        let log = Arc::new_cyclic(|this| Self {
             socket: socket.to_owned(),
-            durability: Durability::Memory,
+            durability: Mutex::new(Durability::Memory),
             next_id: AtomicU64::new(1),
+            next_connection: AtomicU64::new(1),
             connection: tokio::sync::Mutex::new(None),
-            this: Weak::new(),
-        };
-        match log.ask(Ask::Hello { protocol: PROTOCOL }).await? {
-            Answer::Hello { durability, .. } => log.durability = durability,
-            other => return Err(log.odd(&other)),
-        }
-        Ok(Arc::new_cyclic(|this| {
-            log.this = this.clone();
-            log
-        }))
+            this: this.clone(),
+        });
+        let connection = log.connected().await?;
+        *log.connection.lock().await = Some(connection);
+        Ok(log)
     }
 
     fn odd(&self, answer: &Answer) -> LogError {
@@ -89,47 +116,107 @@ impl RemoteLog {
         )
     }
 
-    async fn ask(&self, body: Ask) -> Result<Answer, LogError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
-        {
-            let mut slot = self.connection.lock().await;
-            if slot.as_ref().is_none_or(|connection| connection.reader.is_finished()) {
-                let stream = UnixStream::connect(&self.socket).await.map_err(|error| away(&self.socket, error))?;
-                *slot = Some(Connection::over(stream));
-            }
-            let connection = slot.as_mut().expect("made just above");
-            connection.waiting.lock().insert(id, sender);
-            if let Err(error) = wire::write(&mut connection.writer, &Frame { id, body }).await {
-                *slot = None;
-                return Err(away(&self.socket, error));
-            }
-        }
-        match answer.await {
-            Ok(Answer::Failed { kind, message }) => {
+    fn failed(&self, answer: Answer) -> Result<Answer, LogError> {
+        match answer {
+            Answer::Failed { kind, message } => {
                 Err(LogError::new(kind.into(), "asking the log at", self.socket.display(), message))
             }
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(away(&self.socket, "the connection broke before the answer came")),
+            answer => Ok(answer),
         }
+    }
+
+    /// A connection to whoever holds the log now, once both sides have said which protocol they speak.
+    async fn connected(&self) -> Result<Connection, LogError> {
+        let hello = async {
+            let mut stream = UnixStream::connect(Reachable::new(&self.socket)?.path()).await?;
+            wire::write(&mut stream, &Frame { id: 0, body: Ask::Hello { protocol: PROTOCOL } }).await?;
+            let answer = wire::read::<Answer>(&mut stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            io::Result::Ok((stream, answer.body))
+        };
+        let (stream, answer) = tokio::time::timeout(HELLO, hello)
+            .await
+            .map_err(|_| away(&self.socket, format!("it did not say hello within {HELLO:?}")))?
+            .map_err(|error| away(&self.socket, error))?;
+        match self.failed(answer)? {
+            Answer::Hello { durability, .. } => *self.durability.lock() = durability,
+            other => return Err(self.odd(&other)),
+        }
+        Ok(Connection::over(stream, self.next_connection.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    async fn ask(&self, body: Ask) -> Result<Answer, LogError> {
+        self.ask_over(None, body).await.map(|(_, answer)| answer)
+    }
+
+    /// Asks over the present connection, or over a new one if there is none; over connection `only` or not at all if
+    /// the other side would not know what is meant otherwise. Returns the connection's number too.
+    async fn ask_over(&self, only: Option<u64>, body: Ask) -> Result<(u64, Answer), LogError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let frame = wire::encode(&Frame { id, body }).map_err(|error| {
+            LogError::new(LogErrorKind::InvalidData, "asking the log at", self.socket.display(), error)
+        })?;
+        let (number, frames, _place, answer) = {
+            let mut slot = self.connection.lock().await;
+            loop {
+                if let Some(connection) = &*slot
+                    && let Some((place, answer)) = connection.enter(id)
+                {
+                    break (connection.number, connection.frames.clone(), place, answer);
+                }
+                *slot = None;
+                *slot = Some(self.connected().await?);
+            }
+        };
+        if only.is_some_and(|only| only != number) {
+            let why = "the connection was made anew since it joined";
+            return Err(LogError::new(LogErrorKind::Fenced, "asking as a member at", self.socket.display(), why));
+        }
+        let broke = || away(&self.socket, "the connection broke before the answer came");
+        frames.send(frame).await.map_err(|_| broke())?;
+        let answer = answer.await.map_err(|_| broke())?;
+        Ok((number, self.failed(answer)?))
     }
 }
 
 impl Connection {
-    fn over(stream: UnixStream) -> Self {
-        let (mut reader, writer) = stream.into_split();
-        let waiting: Waiting = Arc::default();
+    fn over(stream: UnixStream, number: u64) -> Self {
+        let (mut reader, mut writer) = stream.into_split();
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let answered = Arc::clone(&waiting);
-        let reader = tokio::spawn(async move {
+        let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
+        let read = async move {
             while let Ok(Some(Frame { id, body })) = wire::read::<Answer>(&mut reader).await {
-                if let Some(sender) = answered.lock().remove(&id) {
+                let sender = answered.lock().as_mut().and_then(|waiting| waiting.remove(&id));
+                if let Some(sender) = sender {
                     let _caller_gone = sender.send(body);
                 }
             }
-            // Whoever still waits learns that no answer will come.
-            answered.lock().clear();
+            // Whoever still waits learns that no answer will come, and whoever comes now connects anew.
+            answered.lock().take();
+        };
+        let write = async move {
+            while let Some(frame) = queue.recv().await {
+                if writer.write_all(&frame).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let ended = Arc::clone(&waiting);
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = read => {}
+                () = write => {}
+            }
+            ended.lock().take();
         });
-        Self { writer, waiting, reader }
+        Self { number, frames, waiting, task }
+    }
+
+    /// A place for the answer, unless no answer can come any more.
+    fn enter(&self, id: u64) -> Option<(Place, oneshot::Receiver<Answer>)> {
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().as_mut()?.insert(id, sender);
+        Some((Place { waiting: Arc::clone(&self.waiting), id }, answer))
     }
 }
 
@@ -179,56 +266,11 @@ impl EventLog for RemoteLog {
     }
 
     async fn join(&self, topic: &Topic, group: &str, member: &str) -> Result<Box<dyn GroupMember>, LogError> {
-        let ask = Ask::Join { topic: topic.clone(), group: group.to_owned(), member: member.to_owned() };
-        match self.ask(ask).await? {
-            Answer::Member(id) => {
-                let log = self.this.upgrade().expect("a method runs on a log that is alive");
-                Ok(Box::new(RemoteMember { log, id }))
-            }
-            other => Err(self.odd(&other)),
-        }
+        let log = self.this.upgrade().expect("a method runs on a log that is alive");
+        member::join(log, topic, group, member).await
     }
 
     fn durability(&self) -> Durability {
-        self.durability
-    }
-}
-
-#[derive(Debug)]
-struct RemoteMember {
-    log: Arc<RemoteLog>,
-    id: u64,
-}
-
-impl Drop for RemoteMember {
-    fn drop(&mut self) {
-        let (log, member) = (Arc::clone(&self.log), self.id);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                // If the connection is gone, the owner has dropped the member already.
-                let _left = log.ask(Ask::Leave { member }).await;
-            });
-        }
-    }
-}
-
-#[async_trait]
-impl GroupMember for RemoteMember {
-    async fn assigned(&self) -> Result<Vec<TopicPartition>, LogError> {
-        match self.log.ask(Ask::Assigned { member: self.id }).await? {
-            Answer::Lanes(lanes) => Ok(lanes),
-            other => Err(self.log.odd(&other)),
-        }
-    }
-
-    async fn poll(&mut self, limit: ReadLimit) -> Result<Vec<(TopicPartition, StoredRecord)>, LogError> {
-        match self.log.ask(Ask::Poll { member: self.id, limit: limit.into() }).await? {
-            Answer::Polled(polled) => Ok(polled.into_iter().map(|(lane, record)| (lane, record.into())).collect()),
-            other => Err(self.log.odd(&other)),
-        }
-    }
-
-    async fn commit(&mut self, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {
-        self.log.ask(Ask::Commit { member: self.id, of: of.clone(), offset }).await.map(drop)
+        *self.durability.lock()
     }
 }

@@ -8,13 +8,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use flywheel_log::{EventLog, GroupMember, LogError, LogErrorKind};
+use flywheel_log::{EventLog, GroupMember, LogError, LogErrorKind, Position, TopicPartition};
 use parking_lot::Mutex;
 use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,13 +23,20 @@ use tracing::{debug, warn};
 
 use crate::{
     EmbeddedLog,
-    wire::{self, Answer, Ask, Frame, PROTOCOL},
+    path::Reachable,
+    wire::{self, Answer, Ask, Frame, Limit, PROTOCOL},
 };
 
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
 /// Requests of one connection under way at once; more wait in the socket.
 const MAX_REQUESTS: usize = 64;
+/// Reads of one connection that wait for a record at once, beside the requests under way; of more, each waits as one of
+/// those, for [`CROWDED_WAIT`] at most.
+const MAX_WAITING: usize = 4096;
+const CROWDED_WAIT: Duration = Duration::from_millis(50);
+/// A member's poll waits this long at most, so that one that its client gave up is over soon. Clients ask again.
+pub(crate) const POLL_WAIT: Duration = Duration::from_millis(500);
 
 impl EmbeddedLog {
     /// Serves the log on the socket until told to stop. Only this user may connect.
@@ -45,7 +53,7 @@ impl EmbeddedLog {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(socket)?;
+        let listener = UnixListener::bind(Reachable::new(socket)?.path())?;
         std::fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         Ok(accept(Arc::clone(self), listener, socket.to_owned(), cancel))
     }
@@ -86,10 +94,15 @@ async fn connection(log: Arc<dyn EventLog>, stream: UnixStream, cancel: Cancella
     let (answers, queue) = mpsc::channel(MAX_REQUESTS);
     let mut tasks = JoinSet::new();
     tasks.spawn(write_answers(writer, queue));
-    let (members, slots): (Members, _) = (Arc::default(), Arc::new(Semaphore::new(MAX_REQUESTS)));
+    let members = Members::default();
+    let (slots, waiting) = (Arc::new(Semaphore::new(MAX_REQUESTS)), Arc::new(Semaphore::new(MAX_WAITING)));
     loop {
         while tasks.try_join_next().is_some() {}
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+        let slot = tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
+        };
         let frame = tokio::select! {
             biased;
             () = cancel.cancelled() => break,
@@ -97,9 +110,16 @@ async fn connection(log: Arc<dyn EventLog>, stream: UnixStream, cancel: Cancella
         };
         let Some(Frame { id, body }) = frame else { break };
         let (log, members, answers) = (Arc::clone(&log), Arc::clone(&members), answers.clone());
+        let (slots, waiting) = (Arc::clone(&slots), Arc::clone(&waiting));
         let work = async move {
-            let body = handle(&*log, &members, body, &NEXT_MEMBER).await.unwrap_or_else(Answer::from);
-            let _client_gone = answers.send(Frame { id, body }).await;
+            let mut slot = Some(slot);
+            let body = match body {
+                Ask::Read { from, position, limit } if limit.waits() => {
+                    read_waiting(&*log, &from, position, limit, &mut slot, &slots, &waiting).await
+                }
+                body => handle(&*log, &members, body, &NEXT_MEMBER).await,
+            };
+            let _client_gone = answers.send(Frame { id, body: body.unwrap_or_else(Answer::from) }).await;
             drop(slot);
         };
         tasks.spawn(work);
@@ -107,6 +127,34 @@ async fn connection(log: Arc<dyn EventLog>, stream: UnixStream, cancel: Cancella
     // Dropping the tasks drops the members: a client that is gone has left its groups.
     tasks.shutdown().await;
     Ok(())
+}
+
+/// A read that may wait gives its place among the requests under way to others meanwhile: readers at the end of the log
+/// must not hold up the appends that they wait for.
+async fn read_waiting(
+    log: &dyn EventLog,
+    from: &TopicPartition,
+    position: Position,
+    limit: Limit,
+    slot: &mut Option<OwnedSemaphorePermit>,
+    slots: &Arc<Semaphore>,
+    waiting: &Arc<Semaphore>,
+) -> Result<Answer, LogError> {
+    let until = tokio::time::Instant::now() + limit.max_wait();
+    loop {
+        let found = log.read(from, position, limit.waiting(Duration::ZERO).into()).await?;
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if !found.is_empty() || left.is_zero() {
+            return Ok(Answer::Records(found.into_iter().map(Into::into).collect()));
+        }
+        if let Ok(_place) = Arc::clone(waiting).try_acquire_owned() {
+            *slot = None;
+            log.read(from, position, limit.one().waiting(left).into()).await?;
+            *slot = Some(Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed"));
+        } else {
+            log.read(from, position, limit.one().waiting(left.min(CROWDED_WAIT)).into()).await?;
+        }
+    }
 }
 
 async fn write_answers(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame<Answer>>) {
@@ -155,7 +203,7 @@ async fn handle(log: &dyn EventLog, members: &Members, ask: Ask, next: &AtomicU6
         }
         Ask::Assigned { member: id } => Answer::Lanes(member(id)?.lock().await.assigned().await?),
         Ask::Poll { member: id, limit } => {
-            let polled = member(id)?.lock().await.poll(limit.into()).await?;
+            let polled = member(id)?.lock().await.poll(limit.waiting(POLL_WAIT).into()).await?;
             Answer::Polled(polled.into_iter().map(|(lane, record)| (lane, record.into())).collect())
         }
         Ask::Commit { member: id, of, offset } => {

@@ -59,6 +59,25 @@ pub struct Limit {
     max_wait: Duration,
 }
 
+impl Limit {
+    pub fn waits(self) -> bool {
+        !self.max_wait.is_zero()
+    }
+
+    pub fn max_wait(self) -> Duration {
+        self.max_wait
+    }
+
+    pub fn waiting(self, max_wait: Duration) -> Self {
+        Self { max_wait: max_wait.min(self.max_wait), ..self }
+    }
+
+    /// Enough to see whether there is anything.
+    pub fn one(self) -> Self {
+        Self { max_records: 1, ..self }
+    }
+}
+
 impl From<ReadLimit> for Limit {
     fn from(limit: ReadLimit) -> Self {
         // An answer must fit a frame; a reader simply asks again.
@@ -155,13 +174,29 @@ impl From<Bounds> for Answer {
     }
 }
 
+/// The frame as it goes over the socket.
+///
+/// # Errors
+/// If the message does not encode or is larger than a frame may be.
+pub fn encode<T: Serialize>(frame: &Frame<T>) -> io::Result<Vec<u8>> {
+    let mut bytes = postcard::to_extend(frame, vec![0; 4]).map_err(io::Error::other)?;
+    let length = bytes.len() - 4;
+    if length > MAX_FRAME {
+        return Err(too_large(length));
+    }
+    bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(bytes)
+}
+
+fn too_large(length: usize) -> io::Error {
+    let why = format!("a frame of {length} bytes; at most {MAX_FRAME} are allowed");
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 /// # Errors
 /// If the message does not encode or the socket is gone.
 pub async fn write<T: Serialize>(socket: &mut (impl AsyncWrite + Unpin), frame: &Frame<T>) -> io::Result<()> {
-    let body = postcard::to_stdvec(frame).map_err(io::Error::other)?;
-    socket.write_all(&(body.len() as u32).to_le_bytes()).await?;
-    socket.write_all(&body).await?;
-    socket.flush().await
+    socket.write_all(&encode(frame)?).await
 }
 
 /// The next message; `None` at the end of the stream.
@@ -177,10 +212,7 @@ pub async fn read<T: DeserializeOwned>(socket: &mut (impl AsyncRead + Unpin)) ->
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_FRAME {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("a frame of {length} bytes; at most {MAX_FRAME} are allowed"),
-        ));
+        return Err(too_large(length));
     }
     let mut body = Vec::with_capacity(length.min(1 << 20));
     let read = (&mut *socket).take(length as u64).read_to_end(&mut body).await?;

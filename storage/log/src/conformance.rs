@@ -381,6 +381,41 @@ pub async fn groups_are_independent_and_members_wait(fixture: &impl LogFixture) 
     assert_eq!(gather(&mut *same, 1).await[0].1.value, "b");
 }
 
+/// A poll that its caller gave up has given nothing: the records come with the next one.
+pub async fn a_poll_that_is_given_up_skips_nothing(fixture: &impl LogFixture) {
+    let log = with_topic(fixture).await;
+    let mut member = log.join(&topic(), "g", "m").await.unwrap();
+    for n in 0..40_u64 {
+        let last = log.append(&topic().partition(n as u32 % 2), records(&[&format!("{n}")])).await.unwrap();
+        for patience in [n * 13 % 300, n * 29 % 900] {
+            // Whatever it returns in time counts as given; what it would have returned later does not.
+            let polled = tokio::time::timeout(Duration::from_micros(patience), member.poll(NOW)).await;
+            for (lane, record) in polled.unwrap_or(Ok(Vec::new())).unwrap() {
+                member.commit(&lane, record.offset).await.unwrap();
+            }
+        }
+        let of = topic().partition(n as u32 % 2);
+        let mut seen = None;
+        while seen != Some(last) {
+            // Already committed above, or given now.
+            let probe = ReadLimit { max_wait: Duration::from_millis(1), ..NOW };
+            for (lane, record) in member.poll(probe).await.unwrap() {
+                member.commit(&lane, record.offset).await.unwrap();
+            }
+            drop(member);
+            member = log.join(&topic(), "g", "m").await.unwrap();
+            wait_for_lanes(&*member, 2).await;
+            seen = match member.poll(NOW).await.unwrap().into_iter().find(|(lane, _)| *lane == of) {
+                None => Some(last),
+                Some((lane, record)) => {
+                    member.commit(&lane, record.offset).await.unwrap();
+                    Some(record.offset)
+                }
+            };
+        }
+    }
+}
+
 async fn wait_for_lanes(member: &dyn GroupMember, n: usize) -> Vec<TopicPartition> {
     loop {
         let lanes = member.assigned().await.unwrap();

@@ -132,7 +132,8 @@ impl GroupMember for LocalMember {
         let until = tokio::time::Instant::now() + limit.max_wait;
         loop {
             let mine = self.groups.assigned(&self.key, &self.id, self.partitions);
-            let (mut out, mut bytes) = (Vec::new(), 0);
+            // Noted only once nothing can fail or be given up any more: what is noted counts as given.
+            let (mut out, mut bytes, mut given) = (Vec::new(), 0, Vec::new());
             for (lane, epoch) in &mine {
                 let position = match self.given.get(lane) {
                     Some((since, position)) if since == epoch => *position,
@@ -151,10 +152,11 @@ impl GroupMember for LocalMember {
                 };
                 let records = self.log.read(lane, position, left).await?;
                 let position = records.last().map_or(position, |last| Position::After(last.offset));
-                self.given.insert(lane.clone(), (*epoch, position));
+                given.push((lane.clone(), (*epoch, position)));
                 bytes += records.iter().map(|record| record.key.len() + record.value.len()).sum::<usize>();
                 out.extend(records.into_iter().map(|record| (lane.clone(), record)));
             }
+            self.given.extend(given);
             if !out.is_empty() || tokio::time::Instant::now() >= until {
                 return Ok(out);
             }

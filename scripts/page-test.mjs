@@ -3,7 +3,7 @@
 //
 // usage: node scripts/page-test.mjs FOLDER      FOLDER: where the programs were built, such as target/debug
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -60,6 +60,8 @@ async function demo(flag) {
 
 async function real() {
   const [data, log] = [join(scratch, 'data'), join(scratch, 'up.log')];
+  // A first version after a moment of learning: what the page shows is tested, not how well it plays.
+  writeFileSync(join(scratch, 'flywheel.toml'), '[train.options]\nmin-size = "1000"\nfirst-publish-steps = "200"\n');
   const child = start(join(folder, 'flywheel'), ['up', '--data', data, '--port', '0', '--seed', '7'], log);
   try {
     const url = await waitFor('its address', child, async () => JSON.parse(readFileSync(join(data, 'up.json'), 'utf8')).url);
@@ -67,8 +69,7 @@ async function real() {
     await waitFor('two versions, loss and scores', child, async () => {
       const ask = async (path) => (await fetch(`${url}${path}`)).json();
       const [history, models] = [await ask('/v1/history'), await ask('/v1/models')];
-      const versions = models.models ?? models;
-      return versions.length > 1 && history.loss.length > 9 && history.latency.length > 9 && history.scores.length > 0;
+      return models.items.length > 1 && history.loss.length > 9 && history.latency.length > 9 && history.scores.length > 0;
     });
     console.log('the page over the real program');
     return await browse(url, []);

@@ -17,6 +17,14 @@ use rand_chacha::ChaCha8Rng;
 
 const ARGUMENTS: [&str; 4] = ["--sessions", "3", "--ack-journal", "acks.jsonl"];
 
+/// Publishes early and often, so that kills fall into publications.
+const EAGER_TRAINER: &str = "[train.options]
+min-size = \"500\"
+first-publish-steps = \"50\"
+publish-steps = \"50\"
+publish-seconds = \"1\"
+";
+
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -26,6 +34,7 @@ fn a_loop_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let Some(program) = program() else { return };
     let scratch = Scratch::new("kills");
     let journal = scratch.path().join("acks.jsonl");
+    fs::write(scratch.path().join("flywheel.toml"), EAGER_TRAINER).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let (kills, seed) = (number("FLYWHEEL_KILLS", 6), number("FLYWHEEL_SEED", u64::from(now.subsec_nanos())));
     println!("{kills} kills, FLYWHEEL_SEED={seed}");
@@ -81,11 +90,11 @@ fn a_loop_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     );
 }
 
-/// Waits until something is written to the registry, at most a minute: where there is no trainer, nothing is.
+/// Waits until something is written to the registry, at most half a minute: where there is no trainer, nothing is.
 fn await_a_publication(scratch: &Scratch) {
     let registry = scratch.data().join("registry");
     let before = blobs(&registry).len();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while blobs(&registry).len() <= before && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use flywheel_agent::{Agent, AgentConfig, Swap};
 use flywheel_backends::Backends;
 use flywheel_catalog::{RunFilter, RunId, RunState};
-use flywheel_control::{ControlConfig, HistoryKeeper};
+use flywheel_control::{ControlConfig, HistoryKeeper, SwapPoint};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
 use flywheel_judge::{Judge, JudgeConfig};
@@ -159,6 +159,12 @@ pub async fn start(
     let base = BaseKey::new(&config.agent.base_key).context("agent.base_key")?;
     let spec = NetworkSpec::new(OBSERVATION_LEN, config.train.hidden(), ACTIONS);
     let champion = bootstrap::champion(&backends.registry, &base, &spec, config.up.seed).await?;
+    let history = HistoryKeeper::default();
+    if let Some(model) = &champion.model {
+        // The chart's line begins with the version that plays when the loop starts.
+        let reason = "champion at the start".to_owned();
+        history.swap(SwapPoint { t_ms: started_ms, from: None, to: model.version.0, reason, took_ms: None });
+    }
     let live_policy = Arc::new(LivePolicy::new(Arc::new(champion)));
 
     // Judge.
@@ -297,7 +303,7 @@ pub async fn start(
         live: live_results,
         run,
         trainer: trainer_state,
-        history: HistoryKeeper::default(),
+        history,
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;

@@ -21,7 +21,7 @@ const BUILD_INFO: &str = "flywheel_build_info";
 const UP_SECONDS: &str = "flywheel_up_seconds";
 const CHAMPION: &str = "flywheel_champion_version";
 const CHAMPION_SCORE: &str = "flywheel_champion_score_ratio";
-const REPORT: &str = "flywheel_report";
+const REPORT: &str = "flywheel_loop_counter_value";
 
 /// From one microsecond, where decisions are, to a minute, where commits of a slow store are.
 const SECONDS: &[f64] = &[

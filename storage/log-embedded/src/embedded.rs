@@ -89,7 +89,10 @@ impl EmbeddedLog {
     pub fn open(dir: &Path, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         std::fs::create_dir_all(dir)
             .map_err(|error| LogError::new(LogErrorKind::Unavailable, "creating", dir.display(), error))?;
-        Self::with_store(dir, Store::open(&dir.join("log.redb"), config.cache_bytes)?, config)
+        let store = Store::open(&dir.join("log.redb"), config.cache_bytes)?;
+        crate::path::sync_dir(dir)
+            .map_err(|error| LogError::new(LogErrorKind::Unavailable, "syncing", dir.display(), error))?;
+        Self::with_store(dir, store, config)
     }
 
     pub(crate) fn with_store(dir: &Path, store: Store, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {

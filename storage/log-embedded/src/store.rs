@@ -4,7 +4,7 @@ use std::{ops::Bound, path::Path};
 
 use bytes::Bytes;
 use flywheel_log::{Bounds, LogError, LogErrorKind, Offset, ReadLimit, StoredRecord, Topic, TopicPartition};
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{codec, error::stored};
 
@@ -56,19 +56,6 @@ impl Store {
             .create(path)
             .map_err(|error| stored("opening the log file", &name, error))?;
         Self::check(file, &name.to_string())
-    }
-
-    /// On a backend of the caller's: tests cut the power there.
-    ///
-    /// # Errors
-    /// Like [`Store::open`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests bring their own backend"))]
-    pub fn on(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, LogError> {
-        let file = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(backend)
-            .map_err(|error| stored("opening the log file", "backend", error))?;
-        Self::check(file, "backend")
     }
 
     fn check(file: Database, name: &str) -> Result<Self, LogError> {

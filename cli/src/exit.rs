@@ -41,10 +41,10 @@ impl Failure {
     pub fn report(self, json: bool) -> ExitCode {
         let mut message = format!("{:#}", self.error);
         // Some errors print their source themselves.
-        if let Some((head, tail)) = message.rsplit_once(": ") {
-            if head.ends_with(tail) {
-                message = head.to_owned();
-            }
+        if let Some((head, tail)) = message.rsplit_once(": ")
+            && head.ends_with(tail)
+        {
+            message = head.to_owned();
         }
         if json {
             let line = serde_json::json!({"error": message, "hint": self.hint, "code": self.code as u8});

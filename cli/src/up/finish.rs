@@ -119,8 +119,8 @@ async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Fa
     let best = hard.iter().map(|(_, score)| *score).max_by(f64::total_cmp);
     let first = hard.first().map(|(_, score)| *score);
     let agent = &look.agent;
-    let us = |count: u64, d: Duration| (count > 0).then(|| d.as_secs_f64() * 1e6);
-    let ms = |count: u64, d: Duration| (count > 0).then(|| d.as_secs_f64() * 1e3);
+    let us = |count: u64, d: Duration| (count > 0).then_some(d.as_secs_f64() * 1e6);
+    let ms = |count: u64, d: Duration| (count > 0).then_some(d.as_secs_f64() * 1e3);
     let (sample_p50, sample_p99) = view.sample_freshness();
     let landed = look.landed > 0;
     Ok(Report {

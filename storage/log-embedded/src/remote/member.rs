@@ -7,8 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use flywheel_log::{GroupMember, LogError, LogErrorKind, Offset, ReadLimit, StoredRecord, Topic, TopicPartition};
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::RemoteLog;
 use crate::wire::{Answer, Ask};
@@ -23,13 +22,27 @@ struct Seat {
 /// Joins again when the connection was made anew; then it is given what the group has not committed.
 #[derive(Debug)]
 struct RemoteMember {
+    place: Arc<Place>,
+    /// A poll's answer has not come: what it gave, if anything, is to be given again.
+    unanswered: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Place {
     log: Arc<RemoteLog>,
     topic: Topic,
     group: String,
     name: String,
-    seat: Mutex<Seat>,
-    /// A poll's answer has not come: what it gave, if anything, is to be given again.
-    unanswered: AtomicBool,
+    /// `None` while no seat is held for certain.
+    seat: Mutex<Option<Seat>>,
+}
+
+/// Runs to its end even if the caller gives up, lest the other side keeps a member that nobody knows of.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 pub(super) async fn join(
@@ -39,30 +52,42 @@ pub(super) async fn join(
     name: &str,
 ) -> Result<Box<dyn GroupMember>, LogError> {
     let (topic, group, name) = (topic.clone(), group.to_owned(), name.to_owned());
-    let seat = Mutex::new(take_seat(&log, &topic, &group, &name).await?);
-    Ok(Box::new(RemoteMember { log, topic, group, name, seat, unanswered: AtomicBool::new(false) }))
+    let place = Arc::new(Place { log, topic, group, name, seat: Mutex::new(None) });
+    let joined = to_the_end(async move {
+        place.sit_down().await?;
+        Ok(RemoteMember { place, unanswered: AtomicBool::new(false) })
+    });
+    Ok(Box::new(joined.await?))
 }
 
-async fn take_seat(log: &Arc<RemoteLog>, topic: &Topic, group: &str, name: &str) -> Result<Seat, LogError> {
-    let ask = Ask::Join { topic: topic.clone(), group: group.to_owned(), member: name.to_owned() };
-    match log.ask_over(None, ask).await? {
-        (connection, Answer::Member(member)) => Ok(Seat { connection, member }),
-        (_, other) => Err(log.odd(&other)),
+impl Place {
+    /// Leaves the seat held so far, if any, and takes another.
+    async fn sit_down(&self) -> Result<Seat, LogError> {
+        let mut seat = self.seat.lock().await;
+        if let Some(old) = seat.take() {
+            leave(&self.log, old).await;
+        }
+        let ask = Ask::Join { topic: self.topic.clone(), group: self.group.clone(), member: self.name.clone() };
+        match self.log.ask_over(None, ask).await? {
+            (connection, Answer::Member(member)) => Ok(*seat.insert(Seat { connection, member })),
+            (_, other) => Err(self.log.odd(&other)),
+        }
     }
 }
 
 impl RemoteMember {
     async fn ask(&self, ask: impl Fn(u64) -> Ask) -> Result<Answer, LogError> {
-        let seat = *self.seat.lock();
-        Ok(self.log.ask_over(Some(seat.connection), ask(seat.member)).await?.1)
+        let place = &self.place;
+        let Some(seat) = *place.seat.lock().await else {
+            let why = "its seat went with the connection";
+            return Err(LogError::new(LogErrorKind::Fenced, "asking as a member of", &place.group, why));
+        };
+        Ok(place.log.ask_over(Some(seat.connection), ask(seat.member)).await?.1)
     }
 
     async fn rejoin(&self) -> Result<(), LogError> {
-        let seat = *self.seat.lock();
-        leave(&self.log, seat).await;
-        let seat = take_seat(&self.log, &self.topic, &self.group, &self.name).await?;
-        *self.seat.lock() = seat;
-        Ok(())
+        let place = Arc::clone(&self.place);
+        to_the_end(async move { place.sit_down().await }).await.map(drop)
     }
 
     /// Like [`RemoteMember::ask`], once more after joining again if the other side does not know this member.
@@ -84,9 +109,13 @@ async fn leave(log: &RemoteLog, seat: Seat) {
 
 impl Drop for RemoteMember {
     fn drop(&mut self) {
-        let (log, seat) = (Arc::clone(&self.log), *self.seat.lock());
+        let place = Arc::clone(&self.place);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { leave(&log, seat).await });
+            runtime.spawn(async move {
+                if let Some(seat) = place.seat.lock().await.take() {
+                    leave(&place.log, seat).await;
+                }
+            });
         }
     }
 }
@@ -96,7 +125,7 @@ impl GroupMember for RemoteMember {
     async fn assigned(&self) -> Result<Vec<TopicPartition>, LogError> {
         match self.ask_again(|member| Ask::Assigned { member }).await? {
             Answer::Lanes(lanes) => Ok(lanes),
-            other => Err(self.log.odd(&other)),
+            other => Err(self.place.log.odd(&other)),
         }
     }
 
@@ -116,7 +145,7 @@ impl GroupMember for RemoteMember {
                 Answer::Polled(polled) => {
                     return Ok(polled.into_iter().map(|(lane, record)| (lane, record.into())).collect());
                 }
-                other => return Err(self.log.odd(&other)),
+                other => return Err(self.place.log.odd(&other)),
             }
         }
     }

@@ -113,15 +113,19 @@ impl Worker {
         };
         info!(run = %lease.run, fence = lease.fence, "working on the run");
         // A task of its own: a job that keeps its thread for a while does not lose its lease by that.
-        let keeper = AbortOnDropHandle::new(tokio::spawn(keep(context.clone())));
+        let ended = CancellationToken::new();
+        let mut keeper = AbortOnDropHandle::new(tokio::spawn(keep(context.clone(), ended.clone())));
         let outcome = tokio::select! {
             biased;
-            _ = keeper => {
+            _ = &mut keeper => {
                 warn!(run = %lease.run, "the lease is lost; its job was dropped");
                 return Ok(Ended::Lost);
             }
             outcome = job.run(&context) => outcome,
         };
+        // A beat under way is waited for: its older progress must not be written after the last one.
+        ended.cancel();
+        let _lost_or_not_the_next_call_says = keeper.await;
         let (state, ended, error) = match outcome {
             Ok(Outcome::Completed) => (RunState::Completed, Ended::Completed, None),
             // The process ends, nobody asked for this run to stop: it is for the next worker.
@@ -149,14 +153,18 @@ impl Worker {
     }
 }
 
-/// Renews the lease several times within its length; returns when it is lost.
-async fn keep(context: RunContext) {
+/// Renews the lease several times within its length; returns when it is lost, or at the first pause after `ended`.
+async fn keep(context: RunContext, ended: CancellationToken) {
     let ttl = context.lease.ttl;
     let mut every = tokio::time::interval((ttl / 5).clamp(Duration::from_millis(10), Duration::from_secs(2)));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renewed = Instant::now();
     loop {
-        every.tick().await;
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            _ = every.tick() => {}
+        }
         let asked = Instant::now();
         match context.runs.heartbeat(&context.lease, &context.latest_progress()).await {
             Ok(control) => {

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     GameBackendConfig,
+    beat::Beat,
     debug::DebugNotes,
     frames::{FrameMaker, GameFrame},
     messages,
@@ -109,6 +110,7 @@ pub(crate) struct Session {
     pub gone: CancellationToken,
     events: GameEvents,
     settings: Settings,
+    beat: Beat,
     core: Mutex<Core>,
 }
 
@@ -158,7 +160,7 @@ impl Session {
         config: &GameBackendConfig,
         opponent: Option<String>,
         events: GameEvents,
-        started_at_ms: i64,
+        (started_at_ms, beat): (i64, Beat),
     ) -> Self {
         let mut frame_maker = FrameMaker::default();
         let first = Arc::new(frame_maker.frame(&rules, None));
@@ -182,6 +184,7 @@ impl Session {
                 abandoned_after: config.abandoned_after,
                 max_sockets: config.max_sockets_per_session,
             },
+            beat,
             core: Mutex::new(Core {
                 previous_state: messages::full_state(&rules, Audience::Ai, &[]),
                 rules,
@@ -293,7 +296,11 @@ impl Session {
             core.sockets.push(seat);
         }
         if core.lonely_since.take().is_some() {
-            core.next_tick = Instant::now() + self.settings.tick;
+            // The first tick comes with the first socket, at the latest a decision period after it.
+            let interval = u64::from(core.rules.config().transition_interval.max(1));
+            let ahead = interval - core.rules.ticks() % interval - 1;
+            let ahead = self.settings.tick.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+            core.next_tick = self.beat.align(Instant::now() + self.settings.tick, ahead);
         }
     }
 

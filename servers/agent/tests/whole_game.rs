@@ -83,11 +83,11 @@ impl Loop {
         assert_eq!(stats.games.load(std::sync::atomic::Ordering::Relaxed), games);
     }
 
-    /// What the agent has counted once no decision is under way: a game ends for its player a moment earlier.
+    /// What the agent has counted once it is through with all games: they end for their players a moment earlier.
     async fn settled(&self) -> AgentStats {
         let mut stats = self.agent.stats();
         for _ in 0..1_000 {
-            if stats.decisions_requested == stats.decisions_answered {
+            if stats.sessions == 0 && stats.decisions_requested == stats.decisions_answered {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -141,7 +141,13 @@ async fn a_game_played_by_scripts_and_the_ai_backend_replays_and_its_transitions
             }
         }
         let (_, final_transition) = all.last().unwrap();
-        assert!(final_transition.tanks.iter().all(|tank| tank.done));
+        let end = &events[ended];
+        assert!(
+            final_transition.tanks.iter().all(|tank| tank.done),
+            "the last transition is of tick {}, the game ended with {}; agent: {stats:?}",
+            final_transition.tick,
+            String::from_utf8_lossy(&end.encode())
+        );
         // Rewards of a tank before its first action are in its return and in no transition.
         assert!(!returns.is_empty());
         let names: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();

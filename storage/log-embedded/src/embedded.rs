@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     codec,
     error::closed,
-    store::{End, Store, Write},
+    store::{End, LogFile, Store, Write},
 };
 
 /// Bounds of an embedded log.
@@ -42,10 +42,29 @@ impl Default for EmbeddedConfig {
 type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 enum Request {
-    Topic { topic: Topic, partitions: u32, reply: Reply<()> },
-    Append { to: TopicPartition, records: Vec<Record>, reply: Reply<Offset> },
-    Trim { of: TopicPartition, up_to: Offset, reply: Reply<()> },
-    Group { group: String, of: TopicPartition, offset: Offset, reply: Reply<()> },
+    Topic {
+        topic: Topic,
+        partitions: u32,
+        reply: Reply<()>,
+    },
+    Append {
+        to: TopicPartition,
+        records: Vec<Record>,
+        reply: Reply<Offset>,
+    },
+    Trim {
+        of: TopicPartition,
+        up_to: Offset,
+        reply: Reply<()>,
+    },
+    Group {
+        group: String,
+        of: TopicPartition,
+        offset: Offset,
+        reply: Reply<()>,
+    },
+    /// A reader saw the disk fail.
+    Recover,
 }
 
 /// What readers see of one partition.
@@ -89,14 +108,12 @@ impl EmbeddedLog {
     pub fn open(dir: &Path, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         std::fs::create_dir_all(dir)
             .map_err(|error| LogError::new(LogErrorKind::Unavailable, "creating", dir.display(), error))?;
-        let store = Store::open(&dir.join("log.redb"), config.cache_bytes)?;
-        crate::path::sync_dir(dir)
-            .map_err(|error| LogError::new(LogErrorKind::Unavailable, "syncing", dir.display(), error))?;
-        Self::with_store(dir, store, config)
+        let file = LogFile::at(&dir.join("log.redb"), config.cache_bytes)?;
+        Self::over(dir, file, config)
     }
 
-    pub(crate) fn with_store(dir: &Path, store: Store, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
-        let store = Arc::new(store);
+    pub(crate) fn over(dir: &Path, file: LogFile, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
+        let store = Arc::new(Store::over(file));
         let lanes: Lanes = store
             .topics()?
             .into_iter()
@@ -145,6 +162,12 @@ impl Lane {
     fn new(end: End) -> Self {
         Self { inner: Mutex::new(LaneInner { end, ..LaneInner::default() }), appended: watch::Sender::new(end.next) }
     }
+
+    /// What the file says now. The tail may lack records that it has.
+    fn reset(&self, end: End) {
+        *self.inner.lock() = LaneInner { end, ..LaneInner::default() };
+        self.appended.send_replace(end.next);
+    }
 }
 
 /// Turns what waits into one transaction after the other. Ends when the log is dropped.
@@ -168,6 +191,13 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 impl Writer {
     fn run(self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
+            if self.store.is_broken()
+                && let Err(error) = self.recover()
+            {
+                tracing::error!(%error, "the log cannot be opened again");
+                self.refuse(first, &error);
+                continue;
+            }
             let (mut writes, mut done, mut bytes) = (Vec::new(), Vec::new(), 0);
             // Ends as they will be after this transaction.
             let mut ends: BTreeMap<TopicPartition, End> = BTreeMap::new();
@@ -186,6 +216,35 @@ impl Writer {
                     done.into_iter().for_each(|done| done.fail(&error));
                 }
             }
+        }
+    }
+
+    /// Opens the file again and shows readers what it holds: an append that failed may be there after all.
+    fn recover(&self) -> Result<(), LogError> {
+        self.store.reopen()?;
+        let topics = self.store.topics()?;
+        let mut known = self.lanes.write();
+        for (topic, ends) in topics {
+            let lanes = known.entry(topic).or_default();
+            for (partition, end) in ends.into_iter().enumerate() {
+                match lanes.get(partition) {
+                    Some(lane) => lane.reset(end),
+                    None => lanes.push(Arc::new(Lane::new(end))),
+                }
+            }
+        }
+        drop(known);
+        tracing::info!("the log file was opened again after the disk had failed");
+        Ok(())
+    }
+
+    fn refuse(&self, request: Request, error: &LogError) {
+        match request {
+            Request::Append { reply, .. } => answer(reply, Err(again(error))),
+            Request::Topic { reply, .. } | Request::Trim { reply, .. } | Request::Group { reply, .. } => {
+                answer(reply, Err(again(error)));
+            }
+            Request::Recover => {}
         }
     }
 
@@ -254,6 +313,7 @@ impl Writer {
                 done.push(Done::Group { reply });
                 0
             }
+            Request::Recover => 0,
         }
     }
 
@@ -297,12 +357,19 @@ impl Writer {
 
 impl Done {
     fn fail(self, error: &LogError) {
-        let same = || LogError::new(error.kind(), "writing to", "the log file", error.to_string());
         match self {
-            Self::Append { reply, .. } => answer(reply, Err(same())),
-            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply } => answer(reply, Err(same())),
+            Self::Append { reply, .. } => answer(reply, Err(again(error))),
+            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply } => {
+                answer(reply, Err(again(error)));
+            }
         }
     }
+}
+
+/// The same error for one more of those that shared the transaction.
+fn again(error: &LogError) -> LogError {
+    let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+    LogError::new(error.kind(), "writing to", "the log file", source)
 }
 
 /// A caller that went away needs no answer.
@@ -352,14 +419,26 @@ impl EventLog for EmbeddedLog {
                     let skip = inner.tail.partition_point(|record| record.offset.raw() < first);
                     return Ok(take_within(inner.tail.iter().skip(skip).cloned(), limit));
                 } else {
-                    Some(first)
+                    Some((first, inner.end.next))
                 }
             };
-            if let Some(first) = first {
+            if let Some((first, next)) = first {
                 let (store, of) = (Arc::clone(&self.store), from.clone());
-                return tokio::task::spawn_blocking(move || store.read(&of, first, limit))
+                let found = tokio::task::spawn_blocking(move || store.read(&of, first, next, limit))
                     .await
                     .map_err(|error| LogError::new(LogErrorKind::Internal, "reading", from, error))?;
+                match found {
+                    // Trimmed between the look at the lane and the read: what that means is decided above.
+                    Err(error) if error.kind() == LogErrorKind::Trimmed => tokio::task::yield_now().await,
+                    Err(error) => {
+                        if self.store.is_broken() {
+                            let _busy_anyway = self.writer.try_send(Request::Recover);
+                        }
+                        return Err(error);
+                    }
+                    Ok(found) => return Ok(found),
+                }
+                continue;
             }
             if tokio::time::timeout_at(until, appended.changed()).await.is_err() {
                 return Ok(Vec::new());
@@ -395,7 +474,10 @@ struct StoredOffsets(Arc<EmbeddedLog>);
 #[async_trait]
 impl GroupOffsets for StoredOffsets {
     async fn load(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
-        self.0.store.committed(group, of)
+        let (log, group, lane) = (Arc::clone(&self.0), group.to_owned(), of.clone());
+        tokio::task::spawn_blocking(move || log.store.committed(&group, &lane))
+            .await
+            .map_err(|error| LogError::new(LogErrorKind::Internal, "reading the group's position in", of, error))?
     }
 
     async fn store(&self, group: &str, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {

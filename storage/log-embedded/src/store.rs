@@ -1,10 +1,14 @@
 //! The redb file: tables, and the transactions on them. Blocking.
 
-use std::{ops::Bound, path::Path};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use flywheel_log::{Bounds, LogError, LogErrorKind, Offset, ReadLimit, StoredRecord, Topic, TopicPartition};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+mod file;
+
+pub use file::LogFile;
 
 use crate::{codec, error::stored};
 
@@ -41,56 +45,24 @@ pub enum Write {
     Group { group: String, of: TopicPartition, offset: Offset },
 }
 
+/// Blocking; share it behind an `Arc`.
 #[derive(Debug)]
-pub struct Store {
-    file: Database,
-}
+pub struct Store(LogFile);
 
 impl Store {
-    /// # Errors
-    /// `Conflict` if another process holds the file, `InvalidData` if it is of a newer format.
-    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, LogError> {
-        let name = path.display();
-        let file = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create(path)
-            .map_err(|error| stored("opening the log file", &name, error))?;
-        Self::check(file, &name.to_string())
+    pub fn over(file: LogFile) -> Self {
+        Self(file)
     }
 
-    fn check(file: Database, name: &str) -> Result<Self, LogError> {
-        let fail = |error: redb::Error| stored("opening the log file", name, error);
-        let known = {
-            let read = file.begin_read().map_err(|e| fail(e.into()))?;
-            match read.open_table(META) {
-                Ok(meta) => meta.get("format").map_err(|e| fail(e.into()))?.map(|v| v.value()),
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(fail(error.into())),
-            }
-        };
-        match known {
-            Some(FORMAT_VERSION) => {}
-            Some(newer) => {
-                let why = format!(
-                    "it has format {newer}; this program knows formats up to {FORMAT_VERSION}; nothing was changed"
-                );
-                return Err(LogError::new(LogErrorKind::InvalidData, "opening the log file", name, why));
-            }
-            None => {
-                let write = file.begin_write().map_err(|e| fail(e.into()))?;
-                write
-                    .open_table(META)
-                    .map_err(|e| fail(e.into()))?
-                    .insert("format", FORMAT_VERSION)
-                    .map_err(|e| fail(e.into()))?;
-                write.open_table(TOPICS).map_err(|e| fail(e.into()))?;
-                write.open_table(BATCHES).map_err(|e| fail(e.into()))?;
-                write.open_table(ENDS).map_err(|e| fail(e.into()))?;
-                write.open_table(GROUPS).map_err(|e| fail(e.into()))?;
-                write.commit().map_err(|e| fail(e.into()))?;
-            }
-        }
-        Ok(Self { file })
+    /// Whether the disk failed, so that [`Store::reopen`] is due.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+
+    /// # Errors
+    /// If the file cannot be opened again; try again later.
+    pub fn reopen(&self) -> Result<(), LogError> {
+        self.0.reopen()
     }
 
     /// Does all of `writes` or none, and returns once they are on disk.
@@ -98,12 +70,16 @@ impl Store {
     /// # Errors
     /// `Unavailable` if the disk is full or failing.
     pub fn write(&self, writes: &[Write]) -> Result<(), LogError> {
-        self.try_write(writes).map_err(|error| stored("writing to", "the log file", error))
+        let target = "the log file";
+        self.0.using("writing to", &target, |file| {
+            Self::try_write(file, writes).map_err(|error| stored("writing to", target, error))
+        })
     }
 
-    fn try_write(&self, writes: &[Write]) -> Result<(), redb::Error> {
-        // Durability::Immediate is redb's default: commit returns after the fsync.
-        let transaction = self.file.begin_write()?;
+    fn try_write(file: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+        let mut transaction = file.begin_write()?;
+        // An acknowledgement means that the bytes are on disk: `commit` returns after the fsync.
+        transaction.set_durability(redb::Durability::Immediate)?;
         {
             let (mut topics, mut batches) = (transaction.open_table(TOPICS)?, transaction.open_table(BATCHES)?);
             let (mut ends, mut groups) = (transaction.open_table(ENDS)?, transaction.open_table(GROUPS)?);
@@ -138,8 +114,8 @@ impl Store {
     /// # Errors
     /// If the file cannot be read.
     pub fn topics(&self) -> Result<Vec<(Topic, Vec<End>)>, LogError> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.file.begin_read()?;
+        let read = |file: &Database| -> Result<_, redb::Error> {
+            let transaction = file.begin_read()?;
             let (topics, ends) = (transaction.open_table(TOPICS)?, transaction.open_table(ENDS)?);
             let mut all = Vec::new();
             for entry in topics.iter()? {
@@ -149,36 +125,81 @@ impl Store {
                     let end = ends.get((topic.value(), partition))?.map(|v| v.value()).unwrap_or_default();
                     lanes.push(End { next: end.0, kept_from: end.1, last_ms: end.2 });
                 }
-                all.push((Topic::new(topic.value()), lanes));
+                all.push((topic.value().to_owned(), lanes));
             }
             Ok(all)
         };
-        read().map_err(|error| stored("reading", "the log file", error))
+        let (operation, target) = ("reading the topics of", "the log file");
+        let topics = self.0.using(operation, &target, |file| read(file).map_err(|e| stored(operation, target, e)))?;
+        let named = topics.into_iter().map(|(name, lanes)| {
+            let topic = Topic::try_from(name);
+            topic
+                .map(|topic| (topic, lanes))
+                .map_err(|why| LogError::new(LogErrorKind::Corrupt, operation, target, why))
+        });
+        named.collect()
     }
 
-    /// Records with offsets of at least `from`, within `limit`.
+    /// Records with offsets of at least `from`, within `limit`, of a partition that reaches to `next`.
     ///
     /// # Errors
-    /// `Corrupt` if a batch is damaged; nothing of it is returned.
-    pub fn read(&self, of: &TopicPartition, from: u64, limit: ReadLimit) -> Result<Vec<StoredRecord>, LogError> {
+    /// `Corrupt` if a batch is damaged or missing; nothing of it is returned. `Trimmed` if `from` was trimmed meanwhile.
+    pub fn read(
+        &self,
+        of: &TopicPartition,
+        from: u64,
+        next: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
+        self.0.using("reading", of, |file| Self::try_read(file, of, from, next, limit))
+    }
+
+    fn try_read(
+        file: &Database,
+        of: &TopicPartition,
+        from: u64,
+        next: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
         let fail = |error: redb::Error| stored("reading", of, error);
-        let transaction = self.file.begin_read().map_err(|e| fail(e.into()))?;
+        let transaction = file.begin_read().map_err(|e| fail(e.into()))?;
         let batches = transaction.open_table(BATCHES).map_err(|e| fail(e.into()))?;
         let (topic, partition) = (of.topic.as_str(), of.partition);
         let range = (Bound::Included((topic, partition, from)), Bound::Included((topic, partition, u64::MAX)));
-        let (mut out, mut bytes) = (Vec::new(), 0);
+        let (mut out, mut bytes, mut expected) = (Vec::new(), 0, from);
+        // Offsets of a partition have no gaps here. Where one is missing, a key or a page is damaged.
+        let missing = |offset: u64| -> Result<LogError, LogError> {
+            let ends = transaction.open_table(ENDS).map_err(|e| fail(e.into()))?;
+            let end = ends.get((topic, partition)).map_err(|e| fail(e.into()))?.map(|v| v.value()).unwrap_or_default();
+            let (kind, why) = match end.1 > offset {
+                true => (LogErrorKind::Trimmed, "it was trimmed meanwhile"),
+                false => (LogErrorKind::Corrupt, "the record that should be here is missing; the file is damaged"),
+            };
+            Ok(LogError::new(kind, "reading", format!("{of}@{offset}"), why))
+        };
         for entry in batches.range::<(&str, u32, u64)>(range).map_err(|e| fail(e.into()))? {
             let (key, batch) = entry.map_err(|e| fail(e.into()))?;
-            for record in codec::decode(of, key.value().2, Bytes::copy_from_slice(batch.value()))? {
-                if record.offset.raw() < from {
-                    continue;
-                }
+            let last = key.value().2;
+            let records = codec::decode(of, last, Bytes::copy_from_slice(batch.value()))?;
+            let first = records.first().map_or(u64::MAX, |record| record.offset.raw());
+            // Only the first batch may begin before what was asked for.
+            if (key.value().0, key.value().1) != (topic, partition)
+                || first > expected
+                || (first < expected && expected != from)
+            {
+                return Err(missing(expected)?);
+            }
+            for record in records.into_iter().skip_while(|record| record.offset.raw() < from) {
                 bytes += record.key.len() + record.value.len();
                 if !out.is_empty() && (out.len() >= limit.max_records || bytes > limit.max_bytes) {
                     return Ok(out);
                 }
                 out.push(record);
             }
+            expected = last.saturating_add(1);
+        }
+        if expected < next {
+            return Err(missing(expected)?);
         }
         Ok(out)
     }
@@ -186,12 +207,13 @@ impl Store {
     /// # Errors
     /// If the file cannot be read.
     pub fn committed(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.file.begin_read()?;
-            let groups = transaction.open_table(GROUPS)?;
-            Ok(groups.get((of.topic.as_str(), group, of.partition))?.map(|v| Offset::from_raw(v.value() - 1)))
+        let read = |file: &Database| -> Result<_, redb::Error> {
+            let groups = file.begin_read()?.open_table(GROUPS)?;
+            Ok(groups.get((of.topic.as_str(), group, of.partition))?.map(|v| v.value()))
         };
-        read().map_err(|error| stored("reading the group's position in", of, error))
+        let operation = "reading the group's position in";
+        let raw = self.0.using(operation, of, |file| read(file).map_err(|error| stored(operation, of, error)))?;
+        Ok(raw.and_then(|raw| Offset::try_from(raw.checked_sub(1)?).ok()))
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     codec,
     error::closed,
-    store::{End, LogFile, Store, Write},
+    store::{End, LogFile, MAX_PARTITIONS, Store, Write},
 };
 
 /// Bounds of an embedded log.
@@ -63,8 +66,20 @@ enum Request {
         offset: Offset,
         reply: Reply<()>,
     },
-    /// A reader saw the disk fail.
+    /// A reader saw the disk fail. At most one of these waits, see [`EmbeddedLog::recovery_asked`].
     Recover,
+}
+
+impl Request {
+    fn refuse(self, error: &LogError, recovery_asked: &AtomicBool) {
+        match self {
+            Self::Append { reply, .. } => answer(reply, Err(again(error))),
+            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply, .. } => {
+                answer(reply, Err(again(error)));
+            }
+            Self::Recover => recovery_asked.store(false, Ordering::Release),
+        }
+    }
 }
 
 /// What readers see of one partition.
@@ -89,6 +104,8 @@ pub struct EmbeddedLog {
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     writer: mpsc::Sender<Request>,
+    /// So that many readers of a broken file leave the queue to appends.
+    recovery_asked: Arc<AtomicBool>,
     groups: Arc<LocalGroups>,
     this: Weak<Self>,
 }
@@ -121,7 +138,13 @@ impl EmbeddedLog {
             .collect();
         let lanes = Arc::new(RwLock::new(lanes));
         let (sender, receiver) = mpsc::channel(config.queue);
-        let writer = Writer { store: Arc::clone(&store), lanes: Arc::clone(&lanes), tail_bytes: config.tail_bytes };
+        let recovery_asked = Arc::<AtomicBool>::default();
+        let writer = Writer {
+            store: Arc::clone(&store),
+            lanes: Arc::clone(&lanes),
+            tail_bytes: config.tail_bytes,
+            recovery_asked: Arc::clone(&recovery_asked),
+        };
         std::thread::Builder::new()
             .name("flywheel-log".to_owned())
             .spawn(move || writer.run(receiver))
@@ -131,6 +154,7 @@ impl EmbeddedLog {
             store,
             lanes,
             writer: sender,
+            recovery_asked,
             groups: Arc::default(),
             this: this.clone(),
         }))
@@ -144,6 +168,28 @@ impl EmbeddedLog {
         let lanes = self.lanes.read();
         let lane = lanes.get(&of.topic).and_then(|lanes| lanes.get(of.partition as usize));
         lane.cloned().ok_or_else(|| LogError::unknown_partition(operation, of))
+    }
+
+    /// Does `work` with the file where it may block. If the disk fails, the writer is told to open the file again, so that
+    /// a later call finds it whole, also in a log that nobody appends to.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        of: &TopicPartition,
+        work: impl FnOnce(&Store) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let store = Arc::clone(&self.store);
+        let found = tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| LogError::new(LogErrorKind::Internal, operation, of, error))?;
+        if self.store.is_broken()
+            && !self.recovery_asked.swap(true, Ordering::AcqRel)
+            && self.writer.try_send(Request::Recover).is_err()
+        {
+            // The queue is full of requests that do the same.
+            self.recovery_asked.store(false, Ordering::Release);
+        }
+        found
     }
 
     async fn ask<T>(
@@ -175,6 +221,7 @@ struct Writer {
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     tail_bytes: usize,
+    recovery_asked: Arc<AtomicBool>,
 }
 
 /// What a request changes once its transaction is on disk.
@@ -195,7 +242,7 @@ impl Writer {
                 && let Err(error) = self.recover()
             {
                 tracing::error!(%error, "the log cannot be opened again");
-                self.refuse(first, &error);
+                first.refuse(&error, &self.recovery_asked);
                 continue;
             }
             let (mut writes, mut done, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -220,10 +267,24 @@ impl Writer {
     }
 
     /// Opens the file again and shows readers what it holds: an append that failed may be there after all.
+    ///
+    /// # Errors
+    /// `Corrupt` if the disk has lost what it had synced: going on would give offsets out a second time.
     fn recover(&self) -> Result<(), LogError> {
-        self.store.reopen()?;
-        let topics = self.store.topics()?;
+        let topics: BTreeMap<_, _> = self.store.reopen()?.into_iter().collect();
         let mut known = self.lanes.write();
+        for (topic, lanes) in known.iter() {
+            for (partition, lane) in (0..).zip(lanes) {
+                let end = topics.get(topic).and_then(|ends| ends.get(partition as usize)).copied().unwrap_or_default();
+                let shown = lane.inner.lock().end.next;
+                if end.next < shown {
+                    self.store.set_broken();
+                    let why =
+                        format!("the disk lost what it had synced: the file ends at {}, it did at {shown}", end.next);
+                    return Err(LogError::new(LogErrorKind::Corrupt, "opening again", topic.partition(partition), why));
+                }
+            }
+        }
         for (topic, ends) in topics {
             let lanes = known.entry(topic).or_default();
             for (partition, end) in ends.into_iter().enumerate() {
@@ -236,16 +297,6 @@ impl Writer {
         drop(known);
         tracing::info!("the log file was opened again after the disk had failed");
         Ok(())
-    }
-
-    fn refuse(&self, request: Request, error: &LogError) {
-        match request {
-            Request::Append { reply, .. } => answer(reply, Err(again(error))),
-            Request::Topic { reply, .. } | Request::Trim { reply, .. } | Request::Group { reply, .. } => {
-                answer(reply, Err(again(error)));
-            }
-            Request::Recover => {}
-        }
     }
 
     /// Adds the request to the transaction, or answers it at once if it cannot be done. Returns its size.
@@ -264,6 +315,10 @@ impl Writer {
                 match known {
                     Some(known) => answer(reply, LogError::check_partitions(&topic, known as u32, partitions)),
                     None if partitions == 0 => answer(reply, LogError::check_partitions(&topic, 0, 0)),
+                    None if partitions > MAX_PARTITIONS => {
+                        let why = format!("{partitions} partitions were asked for; {MAX_PARTITIONS} is the most");
+                        answer(reply, Err(LogError::new(LogErrorKind::InvalidData, "creating", &topic, why)));
+                    }
                     None => {
                         writes.push(Write::Topic { topic: topic.clone(), partitions });
                         done.push(Done::Topic { topic, partitions, reply });
@@ -313,7 +368,11 @@ impl Writer {
                 done.push(Done::Group { reply });
                 0
             }
-            Request::Recover => 0,
+            // Done already if it was due: the file is looked at before each transaction.
+            Request::Recover => {
+                self.recovery_asked.store(false, Ordering::Release);
+                0
+            }
         }
     }
 
@@ -404,41 +463,27 @@ impl EventLog for EmbeddedLog {
         let until = tokio::time::Instant::now() + limit.max_wait;
         loop {
             appended.mark_unchanged();
-            let first = {
+            let in_file = {
                 let inner = lane.inner.lock();
                 let trimmed = inner.end.kept_from.checked_sub(1).map(Offset::from_raw);
                 LogError::check_trimmed(from, position, trimmed)?;
                 let first = match position {
                     Position::Start => inner.end.kept_from,
-                    Position::After(offset) => offset.raw() + 1,
+                    Position::After(offset) => (offset.raw() + 1).max(inner.end.kept_from),
                 };
-                let first = first.max(inner.end.kept_from);
-                if first >= inner.end.next {
-                    None
-                } else if inner.tail.front().is_some_and(|oldest| oldest.offset.raw() <= first) {
+                if inner.tail.front().is_some_and(|oldest| oldest.offset.raw() <= first) && first < inner.end.next {
                     let skip = inner.tail.partition_point(|record| record.offset.raw() < first);
                     return Ok(take_within(inner.tail.iter().skip(skip).cloned(), limit));
-                } else {
-                    Some((first, inner.end.next))
                 }
+                first < inner.end.next
             };
-            if let Some((first, next)) = first {
-                let (store, of) = (Arc::clone(&self.store), from.clone());
-                let found = tokio::task::spawn_blocking(move || store.read(&of, first, next, limit))
-                    .await
-                    .map_err(|error| LogError::new(LogErrorKind::Internal, "reading", from, error))?;
-                match found {
-                    // Trimmed between the look at the lane and the read: what that means is decided above.
-                    Err(error) if error.kind() == LogErrorKind::Trimmed => tokio::task::yield_now().await,
-                    Err(error) => {
-                        if self.store.is_broken() {
-                            let _busy_anyway = self.writer.try_send(Request::Recover);
-                        }
-                        return Err(error);
-                    }
-                    Ok(found) => return Ok(found),
+            if in_file {
+                let of = from.clone();
+                let found = self.look_up("reading", from, move |store| store.read(&of, position, limit)).await?;
+                // All of it may have been trimmed meanwhile.
+                if !found.is_empty() {
+                    return Ok(found);
                 }
-                continue;
             }
             if tokio::time::timeout_at(until, appended.changed()).await.is_err() {
                 return Ok(Vec::new());
@@ -474,10 +519,8 @@ struct StoredOffsets(Arc<EmbeddedLog>);
 #[async_trait]
 impl GroupOffsets for StoredOffsets {
     async fn load(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
-        let (log, group, lane) = (Arc::clone(&self.0), group.to_owned(), of.clone());
-        tokio::task::spawn_blocking(move || log.store.committed(&group, &lane))
-            .await
-            .map_err(|error| LogError::new(LogErrorKind::Internal, "reading the group's position in", of, error))?
+        let (group, lane) = (group.to_owned(), of.clone());
+        self.0.look_up("reading the group's position in", of, move |store| store.committed(&group, &lane)).await
     }
 
     async fn store(&self, group: &str, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {

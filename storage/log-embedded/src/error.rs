@@ -12,6 +12,10 @@ pub fn stored(operation: &'static str, target: impl Display, error: impl Into<re
             let why = "another process holds it; stop that process, or use its socket";
             return LogError::new(LogErrorKind::Conflict, operation, target, why);
         }
+        redb::Error::PreviousIo => {
+            let why = "the disk failed before; the file is opened again with the next call";
+            return LogError::new(LogErrorKind::Unavailable, operation, target, why);
+        }
         redb::Error::Corrupted(_) => (LogErrorKind::Corrupt, "; the file is damaged"),
         redb::Error::UpgradeRequired(_) => (LogErrorKind::InvalidData, "; nothing was changed"),
         redb::Error::Io(io) => match io.kind() {
@@ -24,10 +28,8 @@ pub fn stored(operation: &'static str, target: impl Display, error: impl Into<re
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 (LogErrorKind::Unavailable, "; let this user write there")
             }
-            _ => (LogErrorKind::Unavailable, ""),
+            _ => (LogErrorKind::Unavailable, "; look at the disk, the log goes on by itself once it works again"),
         },
-        // The disk failed before: the file is about to be opened again.
-        redb::Error::PreviousIo => (LogErrorKind::Unavailable, ""),
         _ => (LogErrorKind::Internal, ""),
     };
     LogError::new(kind, operation, target, format!("{error}{hint}"))

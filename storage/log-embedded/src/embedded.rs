@@ -164,6 +164,11 @@ impl EmbeddedLog {
         &self.dir
     }
 
+    #[cfg(test)]
+    pub(crate) fn committed(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
+        self.store.committed(group, of)
+    }
+
     fn lane(&self, operation: &'static str, of: &TopicPartition) -> Result<Arc<Lane>, LogError> {
         let lanes = self.lanes.read();
         let lane = lanes.get(&of.topic).and_then(|lanes| lanes.get(of.partition as usize));
@@ -260,6 +265,10 @@ impl Writer {
                 Ok(()) => done.into_iter().for_each(|done| self.publish(done)),
                 Err(error) => {
                     tracing::error!(%error, "the log cannot be written");
+                    // Before anybody is told, so that who reads next finds the file open.
+                    if let Err(error) = self.recover() {
+                        tracing::error!(%error, "the log cannot be opened again");
+                    }
                     done.into_iter().for_each(|done| done.fail(&error));
                 }
             }

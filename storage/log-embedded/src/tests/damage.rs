@@ -12,10 +12,13 @@ use rand_chacha::ChaCha8Rng;
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
-use super::workload::{all, topic};
+use super::{
+    disk::{Cut, Disk},
+    workload::{all, topic, try_open},
+};
 use crate::{
-    EmbeddedConfig, EmbeddedLog, FORMAT_VERSION,
-    store::{LogFile, initialise},
+    EmbeddedConfig, EmbeddedLog, FORMAT_VERSION, codec,
+    store::{End, Store, Write, initialise},
 };
 
 fn file_in(dir: &TempDir) -> PathBuf {
@@ -40,23 +43,24 @@ fn value(n: u64) -> String {
 }
 
 const N: u64 = 60;
+const N_FLIPS: u32 = 300;
 
-/// A log that was closed in good order, with batches of one record.
-async fn log_file() -> (TempDir, Vec<u8>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = file_in(&dir);
-    let log = open(dir.path()).unwrap();
-    log.create_topic(&topic(), 2).await.unwrap();
+/// Two partitions with batches of one record, written in one transaction, so that few pages are free and damage matters.
+/// As it is before it is closed, and after.
+fn images() -> [Vec<u8>; 2] {
+    let disk = Disk::with_log();
+    let store = Store::over(disk.open().unwrap());
+    let mut writes = vec![Write::Topic { topic: topic(), partitions: 2 }];
     for n in 0..N {
-        log.append(&topic().partition((n % 2) as u32), vec![Record::new("k", value(n))]).await.unwrap();
+        let to = topic().partition((n % 2) as u32);
+        let batch = codec::encode(&[Record::new("k", value(n))], 1);
+        writes.push(Write::Batch { to, last: n / 2, batch, end: End { next: n / 2 + 1, kept_from: 0, last_ms: 1 } });
     }
-    drop(log);
-    // The writer lets go of the file a moment later.
-    while LogFile::at(&path, 1 << 20).is_err() {
-        tokio::task::yield_now().await;
-    }
-    let bytes = fs::read(&path).unwrap();
-    (dir, bytes)
+    store.write(&writes).unwrap();
+    let image = || disk.after(Cut::Everything, &mut ChaCha8Rng::seed_from_u64(0));
+    let open = image();
+    drop(store);
+    [open, image()]
 }
 
 #[tokio::test]
@@ -132,7 +136,7 @@ async fn of_many_who_make_the_log_at_once_one_gets_it_and_the_others_are_told() 
 
 #[tokio::test]
 async fn a_file_that_was_cut_short_is_refused_or_whole_up_to_a_clear_error() {
-    let (_made, bytes) = log_file().await;
+    let [_, bytes] = images();
     for length in (1..bytes.len()).step_by(bytes.len() / 40) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(file_in(&dir), &bytes[..length]).unwrap();
@@ -143,7 +147,7 @@ async fn a_file_that_was_cut_short_is_refused_or_whole_up_to_a_clear_error() {
 
 #[tokio::test]
 async fn a_flipped_byte_in_a_batch_is_named_by_its_offset_and_the_rest_is_served() {
-    let (dir, mut bytes) = log_file().await;
+    let (dir, [_, mut bytes]) = (tempfile::tempdir().unwrap(), images());
     let needle = value(31).into_bytes();
     let at: Vec<_> = (0..bytes.len() - needle.len()).filter(|at| bytes[*at..].starts_with(&needle)).collect();
     assert!(!at.is_empty());
@@ -168,18 +172,15 @@ async fn a_flipped_byte_in_a_batch_is_named_by_its_offset_and_the_rest_is_served
 /// Wherever the byte lies: an error, or the very records. redb's own pages are among them.
 #[tokio::test]
 async fn no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic() {
-    let (_made, good) = log_file().await;
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    // Most of the file is empty; the flips are for the bytes that are not.
-    let used: Vec<_> = (0..good.len()).filter(|at| good[*at] != 0).collect();
     let (mut n_refused, mut n_told, mut n_whole) = (0, 0, 0);
-    for _ in 0..150 {
+    for (flip, good) in (0..N_FLIPS).zip(images().iter().cycle()) {
+        // Most of the file is empty or a map of free pages; the flips are for the other bytes.
+        let used: Vec<_> = (0..good.len()).filter(|at| ![0, 0xff].contains(&good[*at])).collect();
         let at = used[random.random_range(0..used.len())];
         let mut bytes = good.clone();
         bytes[at] ^= 1 << random.random_range(0..8);
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(file_in(&dir), &bytes).unwrap();
-        let Ok(log) = open(dir.path()) else {
+        let Ok(log) = Disk::holding(bytes).open().and_then(try_open) else {
             n_refused += 1;
             continue;
         };
@@ -189,7 +190,7 @@ async fn no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic() {
                 Ok(found) => {
                     for record in found {
                         let n = record.offset.raw() * 2 + u64::from(partition);
-                        assert_eq!(record.value, value(n), "byte {at}");
+                        assert_eq!(record.value, value(n), "flip {flip}, byte {at}");
                     }
                 }
                 Err(_) => told = true,
@@ -199,7 +200,7 @@ async fn no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic() {
         n_whole += u32::from(!told);
     }
     println!(
-        "150 flips: {n_refused} refused at the start, {n_told} told by a read, {n_whole} without effect on records"
+        "{N_FLIPS} flips: {n_refused} refused at the start, {n_told} told by a read, {n_whole} without effect on records"
     );
     assert!(n_refused > 0 && n_told > 0, "{n_refused} {n_told} {n_whole}");
 }

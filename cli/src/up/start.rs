@@ -19,6 +19,7 @@ use flywheel_lake::CompactOptions;
 use flywheel_log::Topic;
 use flywheel_maintain::{Maintain, MaintainConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
+use flywheel_registry::Registry;
 use flywheel_tank::{ACTIONS, Map, OBSERVATION_LEN, script::Script};
 use flywheel_tank_server::{
     Farm, FarmConfig, GameBackend, GameBackendConfig, ModelStore, ScriptedClient, ScriptedClientConfig, ScriptedStats,
@@ -153,6 +154,15 @@ pub async fn start(
         );
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
+    }
+    {
+        // Kills are what leaves half-published versions, and starts are what follows kills.
+        let registry = Arc::clone(&backends.registry);
+        rest.spawn(async move {
+            if let Err(error) = registry.gc(Registry::GC_AGE).await {
+                tracing::warn!(%error, "cannot collect what killed publishers left");
+            }
+        });
     }
 
     // A first champion, so that everybody has something to start from.

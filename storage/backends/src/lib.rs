@@ -112,7 +112,7 @@ pub fn open_registry(data: &Path, hints: Option<Arc<dyn EventLog>>) -> anyhow::R
     let folder = folder.canonicalize().with_context(|| format!("finding `{}`", folder.display()))?;
     let prefix = object_store::path::Path::from_absolute_path(&folder)
         .with_context(|| format!("`{}` cannot be written as an object path", folder.display()))?;
-    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(DurableFileSystem::new(), prefix));
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(DurableFileSystem::open(&folder), prefix));
     Ok(Arc::new(Registry::open(store, "", hints)))
 }
 

@@ -335,9 +335,17 @@ async fn game_backend(
         seed: Some(config.up.seed),
         ..GameBackendConfig::default()
     };
-    GameBackend::start(settings, emitter.clone(), stop.clone())
-        .await
-        .map_err(|error| Failure::new(Code::Conflict, error))
+    match GameBackend::start(settings.clone(), emitter.clone(), stop.clone()).await {
+        Ok(backend) => Ok(backend),
+        // Another loop that starts at the same time was faster.
+        Err(_) if listen.port() != 0 => {
+            let anywhere = GameBackendConfig { listen: SocketAddr::new(listen.ip(), 0), ..settings };
+            GameBackend::start(anywhere, emitter.clone(), stop.clone())
+                .await
+                .map_err(|error| Failure::new(Code::Conflict, error))
+        }
+        Err(error) => Err(Failure::new(Code::Conflict, error)),
+    }
 }
 
 /// The wished address if it is free, else any free port of the same host: two loops can run side by side.

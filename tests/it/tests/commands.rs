@@ -84,10 +84,8 @@ fn beside_a_running_loop_every_command_answers_in_json_and_names_what_is_not_the
     json_error(&run(&["up", "--sessions", "many", "--json"]), 2, "many");
 
     // The loop appends and lands on while the audit reads; what it compares must still be one moment.
-    for _ in 0..3 {
-        let audit = run(&["audit", "--json"]);
-        assert_eq!(audit.code, Some(0), "{audit:?}");
-    }
+    let audit = run(&["audit", "--json"]);
+    assert_eq!(audit.code, Some(0), "{audit:?}");
     assert!(running.terminate().success());
 }
 

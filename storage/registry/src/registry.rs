@@ -259,6 +259,23 @@ impl Registry {
         self.newest(base, alias).await
     }
 
+    /// The moves of an alias after revision `after`, oldest first; 0 for all there ever were.
+    ///
+    /// # Errors
+    /// If one of them cannot be read, or the name is not that of an alias that moves by itself.
+    pub async fn moves(&self, base: &BaseKey, alias: &str, after: u64) -> Result<Vec<AliasState>, RegistryError> {
+        const OPERATION: &str = "reading the moves of";
+        check_alias(OPERATION, alias)?;
+        let folder = self.alias(base, alias);
+        let numbers = self.objects.numbers(OPERATION, &folder).await?;
+        let read = |number| {
+            let path = folder.clone().join(numbered(number));
+            async move { self.object(OPERATION, &path).await }
+        };
+        let moves = futures::stream::iter(numbers.into_iter().filter(|number| *number > after));
+        moves.map(read).buffered(READS).try_filter_map(|state| async { Ok(state) }).try_collect().await
+    }
+
     async fn newest(&self, base: &BaseKey, alias: &str) -> Result<Option<AliasState>, RegistryError> {
         const OPERATION: &str = "resolving";
         check_alias(OPERATION, alias)?;

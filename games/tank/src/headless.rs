@@ -452,7 +452,8 @@ pub fn tick_is_due(delta: &Delta) -> bool {
     !delta.is_empty() || delta.tick.is_multiple_of(QUIET_TICKS)
 }
 
-/// The payload of `tank.checkpoint` after the last tick. Its state carries the whole tile grid.
+/// The payload of `tank.checkpoint` after the last tick. Its state carries the whole tile grid, and `resume` what a
+/// replay needs beside it to go on from here.
 pub fn checkpoint(rules: &Rules) -> payload::Checkpoint {
     let mut state = rules.full_state(Audience::Ai);
     state.map_tiles = Some(rules.tile_rows());
@@ -461,6 +462,7 @@ pub fn checkpoint(rules: &Rules) -> payload::Checkpoint {
         state: serde_json::to_value(state).expect("a state serialises"),
         state_hash: rules.state_hash_text(),
         rng_position: rules.rng_position(),
+        resume: Some(rules.resume_point()),
     }
 }
 

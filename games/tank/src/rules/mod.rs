@@ -10,6 +10,7 @@ mod hash;
 mod oracle_tests;
 mod query;
 mod report;
+mod resume;
 mod rewards;
 mod tank;
 #[cfg(test)]

@@ -254,7 +254,8 @@ impl Headless {
                 self.transition(report.ended.is_some(), recorder);
             }
             if let Some(reason) = report.ended {
-                let result = GameResult { reason, ticks: report.tick, outcome: reason.outcome() };
+                let outcome = self.rules.outcome().unwrap_or_else(|| reason.outcome());
+                let result = GameResult { reason, ticks: report.tick, outcome };
                 self.result = Some(result);
                 self.waiting.clear();
                 self.observations.clear();
@@ -481,5 +482,6 @@ pub fn episode_ended(rules: &Rules, reason: EndReason) -> payload::EpisodeEnded 
             damage_taken: r.damage_taken,
         })
         .collect();
-    payload::EpisodeEnded { reason: reason.as_str().to_owned(), ticks: rules.ticks(), outcome: reason.outcome(), tanks }
+    let outcome = rules.outcome().unwrap_or_else(|| reason.outcome());
+    payload::EpisodeEnded { reason: reason.as_str().to_owned(), ticks: rules.ticks(), outcome, tanks }
 }

@@ -115,3 +115,16 @@ fn ai_inputs_queue_one_a_tick_and_the_last_one_repeats() {
     assert_eq!(full, MAX_PLAYER_INPUTS);
     assert_eq!(rules.queue_input(NetId(999), FIRE, InputSource::Ws), Err(RulesError::UnknownTank(NetId(999))));
 }
+
+#[test]
+fn a_flood_of_one_players_inputs_takes_nothing_from_another() {
+    let mut rules = rules_on(&open_map(|_| {}));
+    let (flooder, other) = (rules.add_player(None).unwrap().id, rules.add_player(None).unwrap().id);
+    (0..MAX_PLAYER_INPUTS).for_each(|_| send(&mut rules, flooder, FIRE));
+    let refused = rules.queue_input(flooder, FIRE, InputSource::Ws);
+    assert_eq!(refused, Err(RulesError::TooManyPlayerInputs(flooder)));
+    assert_eq!(rules.queue_input(other, Action::go(Move::Up), InputSource::Ws), Ok(1));
+    let y = rules.tank(other).unwrap().y;
+    rules.tick();
+    assert_eq!(rules.tank(other).unwrap().y, y - 2);
+}

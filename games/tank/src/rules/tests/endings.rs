@@ -97,3 +97,41 @@ fn without_a_win_the_clock_ends_the_game() {
     assert_eq!(EndReason::TimeLimit.outcome(), -1);
     assert_eq!(rules.tick().ended, None);
 }
+
+#[test]
+fn the_hq_that_falls_in_the_tick_of_the_last_player_still_rewards_every_ai_tank() {
+    let config = TankConfig { max_player_respawns: 0, ..quiet() };
+    let mut rules = Rules::new(&open_map(|_| {}), &config, 1).unwrap();
+    let player = put(&mut rules, TankKind::NormalPl, 300, 200, Move::Up);
+    let hunter = put(&mut rules, TankKind::NormalEn, 100, 200, Move::Right);
+    let raider = put(&mut rules, TankKind::NormalEn, 100, 488, Move::Left);
+    rules.tanks[0].health = 1;
+    // Bullets fly in the order in which they were fired: the player falls first, then the HQ.
+    let rect = rules.tank(player).unwrap().bounds();
+    let bullet = |id, owner, x, y, dir| Bullet { id: NetId(id), owner, x, y, dir, radius: 2, speed: 4 };
+    rules.bullets.push(bullet(90, hunter, rect.left - 3, 200, Move::Right));
+    rules.bullets.push(bullet(91, raider, 35, 488, Move::Left));
+    let report = rules.tick();
+    assert_eq!((report.ended, rules.hq_cell()), (Some(EndReason::PlayerDestroyed), None));
+    for id in [hunter, raider] {
+        assert!(reasons(&rules, id).contains(&"destroyHQ"));
+    }
+    assert_eq!(rules.outcome(), Some(1));
+}
+
+#[test]
+fn the_clock_is_a_loss_only_if_a_player_held_out() {
+    let config = TankConfig { max_ticks_per_episode: 3, ..quiet() };
+    for (players, outcome) in [(1, -1), (0, 0)] {
+        let mut rules = Rules::new(&open_map(|_| {}), &config, 1).unwrap();
+        for _ in 0..players {
+            rules.add_player(None).unwrap();
+        }
+        assert_eq!(rules.outcome(), None);
+        for _ in 0..3 {
+            rules.tick();
+        }
+        assert_eq!(rules.outcome(), Some(outcome), "{players} players");
+        assert_eq!(crate::headless::episode_ended(&rules, EndReason::TimeLimit).outcome, outcome);
+    }
+}

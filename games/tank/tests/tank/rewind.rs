@@ -101,7 +101,8 @@ fn a_damaged_or_missing_checkpoint_is_passed_over_for_an_earlier_one() {
     let asked = marks[2].1 + 40;
     let truth = rewind(&without_checkpoints(&events), asked).unwrap();
     // What is damaged, whether a replay from the opening sees it too, how.
-    let damage: [(&str, bool, fn(&mut Value)); 12] = [
+    type Edit = fn(&mut Value);
+    let damage: [(&str, bool, Edit); 12] = [
         ("hash", true, |b| b["stateHash"] = json!("0123456789abcdef")),
         ("no hash", true, |b| drop(b.as_object_mut().unwrap().remove("stateHash"))),
         ("tick", true, |b| b["tick"] = json!(b["tick"].as_u64().unwrap() - 1)),

@@ -49,7 +49,9 @@ pub(crate) struct Cluster {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("topics", &self.topics.read().keys().collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("topics", &self.topics.read().keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,12 +70,14 @@ impl Cluster {
     /// `Unavailable` if no broker answers in time: the message says why and what to do.
     pub async fn connect(errors: Errors) -> Result<Arc<Self>, LogError> {
         let target = errors.config.target();
-        let setting_up = |error: KafkaError| LogError::new(LogErrorKind::InvalidData, "setting up", &target, error.to_string());
+        let setting_up =
+            |error: KafkaError| LogError::new(LogErrorKind::InvalidData, "setting up", &target, error.to_string());
         let context = || Context(Arc::clone(&errors.health));
         let query = Arc::new(reader(&errors.config).create_with_context(context()).map_err(setting_up)?);
         let admin = base(&errors.config).create_with_context(context()).map_err(setting_up)?;
         let default = RwLock::new(Durability::Memory);
-        let this = Arc::new(Self { query, admin, errors, topics: RwLock::default(), asked: Default::default(), default });
+        let this =
+            Arc::new(Self { query, admin, errors, topics: RwLock::default(), asked: Default::default(), default });
         this.refresh(Instant::now()).await?;
         this.read_defaults().await;
         Ok(this)
@@ -141,7 +145,9 @@ impl Cluster {
         let new: Vec<&str> = seen.iter().filter(|s| !is_known(s)).map(|s| s.name.as_str()).collect();
         let configs = self.describe(new.iter().map(|name| ResourceSpecifier::Topic(name)).collect()).await;
         let of = |name: &str| {
-            configs.iter().find(|c| matches!(&c.specifier, rdkafka::admin::OwnedResourceSpecifier::Topic(t) if t == name))
+            configs
+                .iter()
+                .find(|c| matches!(&c.specifier, rdkafka::admin::OwnedResourceSpecifier::Topic(t) if t == name))
         };
         let mut topics = TopicMap::new();
         for seen in &seen {
@@ -159,7 +165,11 @@ impl Cluster {
             let number = |key: &str| number(config?, key);
             if let Some(ms) = number("retention.ms").filter(|ms| *ms >= 0) {
                 let topic = seen.name.as_str();
-                tracing::warn!(topic, retention_ms = ms, "the broker deletes records of this topic, landed or not; set `retention.ms=-1`");
+                tracing::warn!(
+                    topic,
+                    retention_ms = ms,
+                    "the broker deletes records of this topic, landed or not; set `retention.ms=-1`"
+                );
             }
             let info = TopicInfo {
                 lanes: (0..seen.partitions).map(lane).collect(),
@@ -200,7 +210,8 @@ impl Cluster {
         let Ok(Some(id)) = broker.await else { return };
         let configs = self.describe(vec![ResourceSpecifier::Broker(id)]).await;
         let Some(config) = configs.first() else { return };
-        let copies = self.errors.config.replication.map(i64::from).or_else(|| number(config, "default.replication.factor"));
+        let copies =
+            self.errors.config.replication.map(i64::from).or_else(|| number(config, "default.replication.factor"));
         let asked = |key: &str| self.errors.config.topic.get(key).and_then(|value| value.parse().ok());
         let in_sync = asked("min.insync.replicas").or_else(|| number(config, "min.insync.replicas"));
         let flush = asked("flush.messages").or_else(|| number(config, "log.flush.interval.messages"));
@@ -256,7 +267,8 @@ impl Cluster {
         }
         let config = &self.errors.config;
         let name = format!("{}{topic}", config.prefix);
-        let mut new = NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(config.replication.unwrap_or(-1)));
+        let mut new =
+            NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(config.replication.unwrap_or(-1)));
         for (key, value) in &config.topic {
             new = new.set(key, value);
         }
@@ -276,15 +288,20 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.refresh(Instant::now()).await?;
-        LogError::check_partitions(topic, known().unwrap_or_default(), partitions)
+        let there = known().unwrap_or_default();
+        self.blocking("creating", topic, move |query, timeout| {
+            let not_yet = [Code::UnknownTopicOrPartition, Code::UnknownPartition, Code::UnknownTopic];
+            (0..there).try_for_each(|p| watermarks(query, &name, p as i32, timeout, &not_yet).map(|_| ()))
+        })
+        .await?;
+        LogError::check_partitions(topic, there, partitions)
     }
 
     pub async fn marks(&self, lane: &Arc<Lane>) -> Result<Marks, LogError> {
         let asking = lane.marks(|| {
             let (name, partition) = (Arc::clone(&lane.name), lane.partition());
             self.blocking("asking for the bounds of", &lane.of, move |query, timeout| {
-                let (low, high) = query.fetch_watermarks(&name, partition, timeout)?;
-                Ok(Marks { low: low.max(0), high: high.max(0) })
+                watermarks(query, &name, partition, timeout, &[])
             })
         });
         let found = asking.await;
@@ -317,6 +334,33 @@ impl Cluster {
         }
         lane.trimmed_below(keep_from);
         Ok(())
+    }
+}
+
+/// Asks the leader; while the cluster is about to make one, or codes in `also` say that it has not heard yet, asks again.
+fn watermarks(
+    query: &BaseConsumer<Context>,
+    name: &str,
+    partition: i32,
+    timeout: Duration,
+    also: &[Code],
+) -> Result<Marks, KafkaError> {
+    let until = Instant::now() + timeout;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match query.fetch_watermarks(name, partition, left) {
+            Ok((low, high)) => return Ok(Marks { low: low.max(0), high: high.max(0) }),
+            Err(error) => {
+                let moving = error.rdkafka_error_code().is_some_and(|code| {
+                    let leads = [Code::NotLeaderForPartition, Code::LeaderNotAvailable, Code::OffsetNotAvailable];
+                    leads.contains(&code) || also.contains(&code)
+                });
+                if !moving || Instant::now() + Duration::from_millis(20) > until {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 }
 

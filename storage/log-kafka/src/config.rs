@@ -148,7 +148,9 @@ impl KafkaConfig {
             }
             _ if SECRETS.contains(&key) => {
                 // The value is not repeated.
-                return Err(format!("`{key}` would be seen by all who see the URL; use `{key}.env=NAME` or `{key}.file=PATH`"));
+                return Err(format!(
+                    "`{key}` would be seen by all who see the URL; use `{key}.env=NAME` or `{key}.file=PATH`"
+                ));
             }
             _ if CLIENT.contains(&key) => {
                 self.client.insert(key.to_owned(), value.to_owned());
@@ -178,13 +180,16 @@ impl KafkaConfig {
         let get = |key: &str| self.client.get(key).map(|value| value.to_ascii_lowercase());
         let protocol = get("security.protocol").unwrap_or_else(|| "plaintext".to_owned());
         if !["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"].contains(&protocol.as_str()) {
-            problems.push(format!("`security.protocol={protocol}` is none of plaintext, ssl, sasl_plaintext, sasl_ssl"));
+            problems
+                .push(format!("`security.protocol={protocol}` is none of plaintext, ssl, sasl_plaintext, sasl_ssl"));
         }
         let mechanism = get("sasl.mechanism");
         if protocol.starts_with("sasl") {
             match mechanism.as_deref() {
                 Some("plain" | "scram-sha-256" | "scram-sha-512") => {}
-                Some(other) => problems.push(format!("`sasl.mechanism={other}` is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")),
+                Some(other) => {
+                    problems.push(format!("`sasl.mechanism={other}` is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"))
+                }
                 None => problems.push("SASL needs `sasl.mechanism=` PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned()),
             }
             for key in ["sasl.username", "sasl.password"] {

@@ -396,7 +396,8 @@ fn pause(consumer: &BaseConsumer<MemberContext>, shared: &Shared, full: bool) {
     if !full && !was {
         return;
     }
-    let places = consumer.assignment().and_then(|places| if full { consumer.pause(&places) } else { consumer.resume(&places) });
+    let places =
+        consumer.assignment().and_then(|places| if full { consumer.pause(&places) } else { consumer.resume(&places) });
     if let Err(error) = places {
         tracing::warn!(%error, full, "pausing or resuming a member");
     }

@@ -99,7 +99,8 @@ impl Drop for KafkaLog {
             follower.stop();
         }
         // Closing a client waits for its threads: not on a worker of the runtime.
-        let (cluster, fetchers, follower) = (Arc::clone(&self.cluster), Arc::clone(&self.fetchers), self.follower.take());
+        let (cluster, fetchers, follower) =
+            (Arc::clone(&self.cluster), Arc::clone(&self.fetchers), self.follower.take());
         std::thread::spawn(move || drop((cluster, fetchers, follower)));
     }
 }
@@ -179,9 +180,9 @@ impl EventLog for KafkaLog {
             }
             // Nothing is there. `high` is the first offset that may come.
             self.follow(&lane, marks.high).await?;
-            while *end.borrow_and_update() <= marks.high
-                && tokio::time::timeout_at(until, end.changed()).await.is_ok()
-            {}
+            while *end.borrow_and_update() <= marks.high && tokio::time::timeout_at(until, end.changed()).await.is_ok()
+            {
+            }
             if let Some(found) = self.caught_up(&lane, marks.high, limit).await {
                 return Ok(found);
             }

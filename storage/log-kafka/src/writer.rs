@@ -212,8 +212,11 @@ impl Writer {
     /// Answers at once what cannot be sent.
     fn admit(&mut self, (pending, range): (Pending, Range<usize>)) -> Option<(Pending, Range<usize>)> {
         let Append { to, name, limit, records, .. } = &pending.append;
-        let refused = if let Some(large) = records.iter().map(cost).find(|bytes| *bytes > limit.saturating_sub(BATCH_COST)) {
-            let why = format!("a record of {large} bytes does not fit the topic's `max.message.bytes` ({limit}); raise that");
+        let refused = if let Some(large) =
+            records.iter().map(cost).find(|bytes| *bytes > limit.saturating_sub(BATCH_COST))
+        {
+            let why =
+                format!("a record of {large} bytes does not fit the topic's `max.message.bytes` ({limit}); raise that");
             Some(LogError::new(LogErrorKind::InvalidData, "appending", to, why))
         } else if self.known.contains(name) {
             None
@@ -310,9 +313,13 @@ mod tests {
     #[test]
     fn a_round_keeps_appends_whole_and_in_order() {
         let large = SHARED_BYTES - 100;
-        let mut backlog: VecDeque<_> =
-            [pending(0, 1 << 30, &[10, 10]), pending(0, 1 << 30, &[large]), pending(0, 1 << 30, &[1]), pending(1, 1 << 30, &[5])]
-                .into();
+        let mut backlog: VecDeque<_> = [
+            pending(0, 1 << 30, &[10, 10]),
+            pending(0, 1 << 30, &[large]),
+            pending(0, 1 << 30, &[1]),
+            pending(1, 1 << 30, &[5]),
+        ]
+        .into();
         // The second of partition 0 does not fit beside the first, and the third must not overtake it.
         assert_eq!(shape(&take_round(&mut backlog)), [(0, 0..2), (1, 0..1)]);
         assert_eq!(shape(&take_round(&mut backlog)), [(0, 0..1), (0, 0..1)]);

@@ -106,7 +106,10 @@ async fn kills_of_the_broker_lose_nothing_acknowledged(broker: &mut Broker) {
         broker.kill();
         let (acknowledged, error) = writer.await.unwrap();
         assert_eq!(error.kind(), LogErrorKind::Unavailable, "{error}");
-        assert!(error.to_string().contains("URL of the log") || error.to_string().contains("security.protocol"), "{error}");
+        assert!(
+            error.to_string().contains("URL of the log") || error.to_string().contains("security.protocol"),
+            "{error}"
+        );
         assert!(!acknowledged.is_empty());
         broker.launch().await;
         let mut all = Vec::new();

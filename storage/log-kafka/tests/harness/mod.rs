@@ -22,11 +22,16 @@ pub struct Broker {
 fn jars() -> Option<PathBuf> {
     let missing: Vec<_> = ["java", "mvn"]
         .into_iter()
-        .filter(|program| Command::new(program).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err())
+        .filter(|program| {
+            Command::new(program).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+        })
         .collect();
     if !missing.is_empty() {
         let required = std::env::var("FLYWHEEL_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|name| name == "kafka"), "FLYWHEEL_REQUIRE has kafka, and there is no {missing:?}");
+        assert!(
+            !required.split(',').any(|name| name == "kafka"),
+            "FLYWHEEL_REQUIRE has kafka, and there is no {missing:?}"
+        );
         eprintln!("SKIPPED: no Kafka broker without {}; install a Java 17 runtime and Maven", missing.join(" and "));
         return None;
     }
@@ -47,7 +52,11 @@ fn jars() -> Option<PathBuf> {
             .arg(format!("-DoutputDirectory={}", libs.display()))
             .status()
             .unwrap();
-        assert!(done.success(), "Maven could not fetch Kafka's jars; `mvn -f {}` says why", here.join("pom.xml").display());
+        assert!(
+            done.success(),
+            "Maven could not fetch Kafka's jars; `mvn -f {}` says why",
+            here.join("pom.xml").display()
+        );
         File::create(complete).unwrap();
     }
     Some(libs)

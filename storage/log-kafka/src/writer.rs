@@ -166,7 +166,7 @@ impl Writer {
         for (index, (pending, range)) in round.iter().enumerate() {
             let opaque = (self.round as usize) << 32 | index;
             for record in &pending.append.records[range.clone()] {
-                let message = BaseRecord::with_opaque_to(&*pending.append.name, opaque)
+                let message = BaseRecord::with_opaque_to(&pending.append.name, opaque)
                     .partition(pending.append.to.partition as i32)
                     .key(&record.key[..])
                     .payload(&record.value[..]);

@@ -32,11 +32,13 @@ pub struct ControlConfig {
     pub game_sockets_max: usize,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
+    /// More routes behind the same guard, such as the doors for events; with bounds of bodies of their own.
+    pub doors: Router,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false }
+        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, doors: Router::new() }
     }
 }
 
@@ -85,11 +87,12 @@ pub fn router(
         .route("/", get(api::page))
         .route("/{*path}", get(api::page))
         .method_not_allowed_fallback(api::wrong_method)
+        .with_state(control)
+        .merge(config.doors)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(guard::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn(count))
-        .with_state(control)
 }
 
 async fn count(request: Request, next: Next) -> Response {

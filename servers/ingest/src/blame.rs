@@ -52,8 +52,7 @@ fn malformed(bytes: &[u8], source: &serde_json::Error) -> Refusal {
             // The column counts from the value's start, which nobody sees.
             let text = error.to_string();
             let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-            let reason =
-                if name == "system" && value.get().starts_with('"') { "unknown_system" } else { "malformed" };
+            let reason = if name == "system" && value.get().starts_with('"') { "unknown_system" } else { "malformed" };
             return Refusal::new(reason, name, format!("`{name}`: {text}"));
         }
     }

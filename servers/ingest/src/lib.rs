@@ -31,6 +31,7 @@ mod body;
 mod cloudevents;
 mod config;
 mod door;
+pub mod evolution;
 mod http;
 mod inflate;
 pub mod metrics;

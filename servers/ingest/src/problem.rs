@@ -89,8 +89,13 @@ impl Problem {
 
     /// Too much is under way in this process; nothing was appended.
     pub fn busy(retry_after_s: u64, detail: impl Into<String>) -> Self {
-        let problem =
-            Self::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "Too much is under way", "overloaded", detail.into());
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "overloaded",
+            "Too much is under way",
+            "overloaded",
+            detail.into(),
+        );
         Self { retry_after_s: Some(retry_after_s), ..problem }
     }
 

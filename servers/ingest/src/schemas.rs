@@ -44,8 +44,10 @@ pub(crate) async fn one(Path(kind): Path<String>) -> Response {
     let kind = kind.strip_suffix(".json").unwrap_or(&kind);
     match SCHEMAS.iter().find(|(name, _)| *name == kind) {
         Some((_, text)) => ([(header::CONTENT_TYPE, "application/schema+json")], *text).into_response(),
-        None => Problem::not_found(format!("there is no schema of kind `{}`", kind.chars().take(128).collect::<String>()))
-            .hint("GET /v1/schemas lists them; events of kinds without a schema are taken too")
-            .into_response(),
+        None => {
+            Problem::not_found(format!("there is no schema of kind `{}`", kind.chars().take(128).collect::<String>()))
+                .hint("GET /v1/schemas lists them; events of kinds without a schema are taken too")
+                .into_response()
+        }
     }
 }

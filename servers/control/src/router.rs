@@ -32,13 +32,11 @@ pub struct ControlConfig {
     pub game_sockets_max: usize,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
-    /// More routes behind the same guard, such as the doors for events; with bounds of bodies of their own.
-    pub doors: Router,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, doors: Router::new() }
+        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false }
     }
 }
 
@@ -87,12 +85,11 @@ pub fn router(
         .route("/", get(api::page))
         .route("/{*path}", get(api::page))
         .method_not_allowed_fallback(api::wrong_method)
-        .with_state(control)
-        .merge(config.doors)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(guard::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn(count))
+        .with_state(control)
 }
 
 async fn count(request: Request, next: Next) -> Response {

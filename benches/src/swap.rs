@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn decisions_by_no_version_or_by_another_than_they_name_are_counted() {
-        let unnamed = VersionedNetwork::unpublished(Network::he(&NetworkSpec::new(8, [4], 3), 1).unwrap().into());
+        let unnamed = VersionedNetwork::unpublished(Network::he(&NetworkSpec::new(8, [4], 3), 1).unwrap());
         let cases = [
             (unnamed, answers(&[None, Some(&named(1))])),
             (named(1), answers(&[None, Some(&named(2))])),

@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problems.
 
+use std::ops::{Deref, DerefMut};
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -22,9 +24,14 @@ impl Refusal {
     }
 }
 
+/// An answer that is an error; boxed, because it travels through every `Result` of a request that goes well.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Problem(Box<Body>);
+
 /// The body of every answer that is an error.
 #[derive(Debug, Clone, Serialize)]
-pub struct Problem {
+pub struct Body {
     #[serde(rename = "type")]
     pub kind: String,
     pub title: &'static str,
@@ -44,9 +51,22 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
 }
 
+impl Deref for Problem {
+    type Target = Body;
+    fn deref(&self) -> &Body {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Body {
+        &mut self.0
+    }
+}
+
 impl Problem {
     pub fn new(status: StatusCode, name: &str, title: &'static str, reason: &'static str, detail: String) -> Self {
-        Self {
+        Self(Box::new(Body {
             kind: format!("urn:flywheel:problem:{name}"),
             title,
             status: status.as_u16(),
@@ -56,7 +76,7 @@ impl Problem {
             field: None,
             hint: None,
             retry_after_s: None,
-        }
+        }))
     }
 
     /// One event is not an event; nothing of its request was appended.
@@ -66,8 +86,9 @@ impl Problem {
             _ => StatusCode::BAD_REQUEST,
         };
         let detail = format!("event {index}: {}; nothing of this request was appended", refusal.detail);
-        let problem = Self::new(status, "bad-event", "An event is malformed", refusal.reason, detail);
-        Self { index: Some(index), field: refusal.field, ..problem }
+        let mut problem = Self::new(status, "bad-event", "An event is malformed", refusal.reason, detail);
+        (problem.index, problem.field) = (Some(index), refusal.field);
+        problem
     }
 
     pub fn bad_request(reason: &'static str, detail: impl Into<String>) -> Self {
@@ -89,27 +110,28 @@ impl Problem {
 
     /// Too much is under way in this process; nothing was appended.
     pub fn busy(retry_after_s: u64, detail: impl Into<String>) -> Self {
-        let problem = Self::new(
+        let mut problem = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "overloaded",
             "Too much is under way",
             "overloaded",
             detail.into(),
         );
-        Self { retry_after_s: Some(retry_after_s), ..problem }
+        problem.retry_after_s = Some(retry_after_s);
+        problem
     }
 
     /// The log did not answer; what became of the events is unknown.
     pub fn unavailable(retry_after_s: u64, reason: &'static str, detail: impl Into<String>) -> Self {
-        let problem = Self::new(
+        let mut problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "Events cannot be taken at the moment",
             reason,
             detail.into(),
         );
-        Self { retry_after_s: Some(retry_after_s), ..problem }
-            .hint("nothing is acknowledged; send the same events again, repeats are recognised by (game_id, seq)")
+        problem.retry_after_s = Some(retry_after_s);
+        problem.hint("nothing is acknowledged; send the same events again, repeats are recognised by (game_id, seq)")
     }
 
     #[must_use]

@@ -146,8 +146,8 @@ impl Producer {
                 Some(Err(error)) if error.to_string().contains("too long") => Some((1009, "the frame is too long")),
                 Some(Err(_)) => Some((1002, "the socket broke")),
             };
-            if end.is_some() {
-                return if frames.is_empty() { Err(end.expect("checked just now")) } else { Ok((frames, end)) };
+            if let Some(end) = end {
+                return if frames.is_empty() { Err(end) } else { Ok((frames, Some(end))) };
             }
             if frames.len() < FRAMES_TOGETHER && bytes < BYTES_TOGETHER {
                 next = self.socket.recv().now_or_never();

@@ -36,7 +36,7 @@ struct Paused {
 }
 
 impl Paused {
-    fn new(inner: &Arc<dyn ObjectStore>, at: usize) -> Arc<PausedStore> {
+    fn before(inner: &Arc<dyn ObjectStore>, at: usize) -> Arc<PausedStore> {
         let (operations, arrived, go) = (AtomicUsize::new(0), Notify::new(), Notify::new());
         Arc::new(PausedStore(Arc::new(Self { inner: Arc::clone(inner), at, operations, arrived, go })))
     }
@@ -178,7 +178,7 @@ async fn a_version_being_published_is_left_alone_at_each_of_its_steps() {
         // The same weights once before, by a publisher that was killed long ago.
         half_published(&store).await;
         age_blobs(dir.path(), 2 * Registry::GC_AGE);
-        let paused = Paused::new(&store, at);
+        let paused = Paused::before(&store, at);
         let mut publishing = publishing(&paused);
         if let Some(done) = paused.arrived(&mut publishing).await {
             done.unwrap();
@@ -201,7 +201,7 @@ async fn publisher_and_collector_that_overtake_each_other_anywhere_leave_a_whole
         let (publisher_first, publisher_at, collector_at) = (case % 2 == 0, 1 + case / 2 % 12, 1 + case / 24);
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         half_published(&store).await;
-        let (publisher, collector) = (Paused::new(&store, publisher_at), Paused::new(&store, collector_at));
+        let (publisher, collector) = (Paused::before(&store, publisher_at), Paused::before(&store, collector_at));
         let mut collecting = collecting(&collector, Duration::ZERO);
         let collected = collector.arrived(&mut collecting).await.is_some();
         let mut publishing = publishing(&publisher);

@@ -12,12 +12,12 @@ use flywheel_backends::Backends;
 use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
-use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
+use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig, assemble_low_app_id, land_app_id};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
-use flywheel_lake::CompactOptions;
+use flywheel_lake::{CompactOptions, TableName};
 use flywheel_log::Topic;
-use flywheel_maintain::{Maintain, MaintainConfig};
+use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
 use flywheel_tank::{ACTIONS, Map, OBSERVATION_LEN, script::Script};
@@ -43,6 +43,9 @@ use crate::{
     exit::{Code, Failure},
     systems::{TankArena, experience, urls},
 };
+
+/// Between two looks at what the log may lose.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
 
 /// Told to stop one after the other, so that each drains into the next.
 #[derive(Debug, Clone, Default)]
@@ -162,6 +165,23 @@ pub async fn start(
         );
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
+        let trim = Trim::new(
+            Arc::clone(&backends.log),
+            backends.lake.clone(),
+            TrimConfig {
+                topics: vec![(topic.clone(), partitions)],
+                consumers: |topic, partition| {
+                    vec![
+                        (TableName::Events, land_app_id(topic, partition)),
+                        (TableName::Episodes, assemble_low_app_id(topic, partition)),
+                    ]
+                },
+                keep: config.stream.keep,
+                interval: TRIM_EVERY,
+            },
+        );
+        let stop = stops.rest.clone();
+        rest.spawn(async move { trim.run(stop).await });
     }
     {
         // Kills are what leaves half-published versions, and starts are what follows kills.

@@ -20,10 +20,10 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::Failure;
 
-/// glibc's allocator keeps what many threads freed: half a heap after minutes, ever more after hours
-/// (measured: `docs/performance.md`).
+/// glibc's allocator keeps a heap for each thread and what each of them freed: after minutes half of the memory is air,
+/// and it grows for hours (measured: `docs/performance.md`).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 #[command(

@@ -12,7 +12,7 @@ const HEADER: usize = 20;
 const PLAIN_BELOW: usize = 256;
 /// More than any batch has that an append takes; a longer one is damage, not a reason to ask for memory.
 const MAX_BODY: usize = 1 << 30;
-/// JSON of games becomes five to eight times smaller at the fastest level; higher ones gain little on short batches.
+/// Events of games become eight times smaller at the fastest level (`docs/adr/0010`).
 const LEVEL: i32 = 1;
 
 /// Encodes batches one after the other, with one set of compression tables.

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
 use flywheel_control::{
-    AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame, GameInfo, GameWatch,
-    History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback,
-    Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
+    AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame, GameInfo,
+    GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore,
+    Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
 };
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -26,6 +29,8 @@ struct FakeLoop {
     frames: Mutex<Option<watch::Sender<Arc<GameFrame>>>>,
     maker: Mutex<FrameMaker>,
     moved: Mutex<Vec<(String, Option<u64>)>>,
+    /// Revision and version of `champion`.
+    champion: Mutex<(u64, u64)>,
 }
 
 impl FakeLoop {
@@ -43,6 +48,7 @@ impl FakeLoop {
             frames: Mutex::new(Some(watch::channel(Arc::new(first)).0)),
             maker: Mutex::new(maker),
             moved: Mutex::default(),
+            champion: Mutex::new((2, 3)),
         })
     }
 
@@ -115,6 +121,16 @@ impl LoopView for FakeLoop {
             size_bytes: 1,
             sha256: "00".into(),
         }])
+    }
+
+    async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError> {
+        if (base_key, alias) != ("tank-ai-dqn", "champion") {
+            return Err(ControlError::new(ControlErrorKind::NotFound, "reading an alias", "it names nothing"));
+        }
+        let (revision, version) = *self.champion.lock();
+        let card = ModelInfo { version, ..self.models().await?.remove(0) };
+        let (name, alias) = (format!("{base_key}@{version}"), alias.to_owned());
+        Ok(AliasInfo { name, alias, revision, moved_at_ms: 5, reason: "better".to_owned(), card })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
@@ -286,6 +302,45 @@ async fn games_and_models_are_lists() {
 }
 
 #[tokio::test]
+async fn an_alias_says_which_version_it_names_and_nothing_new_until_it_moves() {
+    let server = Running::stub().await;
+    let path = "/v1/models/tank-ai-dqn/champion";
+    let first = server.get(path).await;
+    let named = first.json();
+    assert_eq!((&named["name"], &named["card"]["version"]), (&json!("tank-ai-dqn@3"), &json!(3)), "{named}");
+    assert_eq!((&named["revision"], &named["card"]["sha256"]), (&json!(2), &json!("00")), "{named}");
+    let tag = first.header("etag").unwrap().to_owned();
+    let again = server.ask("GET", path, &[("if-none-match", &tag)], "").await;
+    assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(tag.as_str())));
+
+    // Back to a version that was champion before is a move like every other.
+    for (revision, version) in [(3, 4), (4, 3)] {
+        *server.view.champion.lock() = (revision, version);
+        let moved = server.ask("GET", path, &[("if-none-match", &tag)], "").await;
+        assert_eq!((moved.status, moved.json()["card"]["version"].as_u64()), (200, Some(version)));
+    }
+    for path in ["/v1/models/tank-ai-dqn/candidate", "/v1/models/other/champion"] {
+        let missing = server.get(path).await;
+        assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/problem+json")), "{path}");
+    }
+    assert_eq!(server.get("/v1/models/tank-ai-dqn/no%20such").await.status, 422);
+    assert_eq!(server.get("/v1/models/tank-ai-dqn/promote").await.status, 405);
+}
+
+#[tokio::test]
+async fn routes_that_are_handed_in_stand_behind_the_same_guard() {
+    let doors = Router::new().route("/v1/events", post(|body: Bytes| async move { body.len().to_string() }));
+    let server = Running::start(ControlConfig { stub_page: true, doors, ..ControlConfig::default() }).await;
+    let taken = server.ask("POST", "/v1/events", &[], "12345").await;
+    assert_eq!((taken.status, taken.text()), (200, "5"));
+    assert!(taken.header("content-security-policy").is_some());
+    assert_eq!(server.ask("POST", "/v1/events", &[("origin", "http://evil.example")], "1").await.status, 403);
+    assert_eq!(server.ask("POST", "/v1/events", &[("host", "evil.example")], "1").await.status, 403);
+    let wrong = server.get("/v1/events").await;
+    assert_eq!((wrong.status, wrong.json()["status"].as_u64()), (405, Some(405)));
+}
+
+#[tokio::test]
 async fn a_program_without_the_page_serves_the_stub() {
     let server = Running::stub().await;
     let page = server.get("/").await;
@@ -415,7 +470,8 @@ async fn the_state_is_pushed_again_and_again() {
 
 #[tokio::test]
 async fn sockets_are_refused_to_other_origins_and_beyond_the_limit() {
-    let config = ControlConfig { status_sockets_max: 1, game_sockets_max: 1, stub_page: true };
+    let config =
+        ControlConfig { status_sockets_max: 1, game_sockets_max: 1, stub_page: true, ..ControlConfig::default() };
     let server = Running::start(config).await;
     assert_eq!(refusal(server.socket("/ws", Some("http://evil.example")).await), 403);
     assert_eq!(refusal(server.socket("/ws/games/game-1", Some("null")).await), 403);

@@ -82,7 +82,7 @@ impl<'g> Sent<'g> {
     fn new(global: &'g Global) -> Self {
         let shown = std::io::stderr().is_terminal() && !global.quiet;
         let bar = if shown { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{spinner} {human_pos} events acknowledged, {per_sec}{msg}");
+        let style = ProgressStyle::with_template("{spinner} {human_pos} events acknowledged in {elapsed}{msg}");
         bar.set_style(style.expect("a valid template"));
         Self { global, bar, accepted: 0, repeated: 0, durability: String::new() }
     }

@@ -71,6 +71,11 @@ enum Command {
     /// Look into the event log
     #[command(subcommand)]
     Log(commands::log::Command),
+    /// Send events from standard input, one envelope a line
+    Emit(commands::emit::Args),
+    /// Check how schemas of events change
+    #[command(subcommand)]
+    Schema(commands::schema::Command),
     /// Look into the tables, compact them
     #[command(subcommand)]
     Table(commands::table::Command),
@@ -142,6 +147,8 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Up(args) => commands::up::run(global, args).await,
         Command::Status(args) => commands::status::run(global, args).await,
         Command::Log(command) => commands::log::run(global, command).await,
+        Command::Emit(args) => commands::emit::run(global, args).await,
+        Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Run(command) => commands::run::run(global, command).await,

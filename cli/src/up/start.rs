@@ -13,6 +13,7 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig, assemble_low_app_id, land_app_id};
+use flywheel_ingest::{Door, IngestConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::{CompactOptions, TableName};
@@ -315,6 +316,11 @@ pub async fn start(
             Some("switched off (train.enabled)".to_owned());
     }
 
+    // Only events of systems that are landed here are taken.
+    let taken = IngestConfig { systems: vec![System::Tank], partitions, ..IngestConfig::default() };
+    let door = Door::new(Arc::clone(&backends.log), taken, stops.play.clone());
+    let doors = flywheel_ingest::router(Arc::clone(&door));
+
     let view = Arc::new(View::new(Parts {
         config: config.clone(),
         run_for: options.run_for,
@@ -324,6 +330,7 @@ pub async fn start(
         base,
         backends,
         emitter,
+        door,
         backend,
         agent,
         farm,
@@ -337,8 +344,8 @@ pub async fn start(
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
-    let app =
-        flywheel_control::router(Arc::clone(&view) as _, prometheus, ControlConfig::default(), stops.rest.clone());
+    let control = ControlConfig { doors, ..ControlConfig::default() };
+    let app = flywheel_control::router(Arc::clone(&view) as _, prometheus, control, stops.rest.clone());
     let stop = stops.rest.clone();
     rest.spawn(async move {
         if let Err(error) = flywheel_kit::serve(page, app, ServeConfig::default(), stop).await {

@@ -11,6 +11,7 @@ mod audit;
 mod games;
 mod maintain;
 pub mod metrics;
+mod seqs;
 mod stored;
 mod trim;
 

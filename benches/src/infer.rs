@@ -6,7 +6,6 @@
 use std::{
     fs,
     hint::black_box,
-    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use flywheel_policy::{LivePolicy, Network, NetworkSpec, Policy, Scratch, Version
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Figure, Options, per_cpu_second};
+use crate::{Figure, Options, folder::Folder, per_cpu_second, pin::Pin};
 
 const ROWS: usize = 256;
 
@@ -105,20 +104,20 @@ impl Case {
 
 /// Metric, name and value of the peer's figures, on the very weights and inputs of `case`.
 fn peer(options: &Options, case: &Case) -> anyhow::Result<Vec<(String, String, f64)>> {
-    let data = Folder::new()?;
+    let data = Folder::new("infer")?;
     let network = &case.live.load().network;
     let (mut outputs, mut scratch) = case.buffers();
     network.evaluate(&case.inputs, &mut outputs, &mut scratch);
     let weights: Vec<f32> = network.tensors().iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
     for (name, values) in [("weights.f32", &weights), ("inputs.f32", &case.inputs), ("outputs.f32", &outputs)] {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        fs::write(data.0.join(name), bytes).with_context(|| format!("writing the peer's `{name}`"))?;
+        fs::write(data.path().join(name), bytes).with_context(|| format!("writing the peer's `{name}`"))?;
     }
 
     let script = options.peers.join("nn_infer_peer.py");
     let seconds = options.window.as_secs_f64().to_string();
     let mut command = Command::new(&options.python);
-    command.arg(&script).arg("--data").arg(&data.0).args(["--secs", &seconds]);
+    command.arg(&script).arg("--data").arg(data.path()).args(["--secs", &seconds]);
     let output = command.output().with_context(|| {
         format!("running `{} {}`; `make bench` installs it", options.python.display(), script.display())
     })?;
@@ -130,7 +129,7 @@ fn peer(options: &Options, case: &Case) -> anyhow::Result<Vec<(String, String, f
         String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default()
     );
     let text = String::from_utf8(output.stdout).context("reading the peer's figures")?;
-    let mut figures = Vec::new();
+    let (mut figures, mut compared) = (Vec::new(), false);
     for line in text.lines() {
         let line: serde_json::Value = serde_json::from_str(line).with_context(|| format!("peer's line `{line}`"))?;
         let number = |key: &str| line[key].as_f64().with_context(|| format!("`{key}` in the peer's line `{line}`"));
@@ -139,6 +138,7 @@ fn peer(options: &Options, case: &Case) -> anyhow::Result<Vec<(String, String, f
         match metric.as_str() {
             "difference" => {
                 let difference = number("value")?;
+                compared = true;
                 ensure!(difference < 1e-4, "our answers differ from the peer's by {difference}");
             }
             "mlp_batch1" => {
@@ -148,53 +148,6 @@ fn peer(options: &Options, case: &Case) -> anyhow::Result<Vec<(String, String, f
             _ => figures.push((metric, name, number("rows_per_cpu_s")?)),
         }
     }
+    ensure!(compared, "the peer did not say how far its answers are from ours");
     Ok(figures)
-}
-
-/// A folder of this process, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("flywheel-bench-infer-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("creating `{}`", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone_or_left = fs::remove_dir_all(AsRef::<Path>::as_ref(&self.0));
-    }
-}
-
-/// Keeps this thread, and children it starts, on one core while it lives.
-struct Pin(Option<libc::cpu_set_t>);
-
-impl Pin {
-    fn to_one_core() -> Self {
-        // SAFETY: `cpu_set_t` is plain bits, for which zero is the empty set; the calls read or write one such set.
-        unsafe {
-            let mut before: libc::cpu_set_t = std::mem::zeroed();
-            if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut before) != 0 {
-                return Self(None);
-            }
-            let Some(core) = (0..libc::CPU_SETSIZE as usize).rev().find(|&core| libc::CPU_ISSET(core, &before)) else {
-                return Self(None);
-            };
-            let mut one: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(core, &mut one);
-            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one);
-            Self(Some(before))
-        }
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            // SAFETY: the set read in `to_one_core`.
-            unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &before) };
-        }
-    }
 }

@@ -1,8 +1,10 @@
 //! The benches behind `flywheel bench`: each prints medians of several windows per CPU-second, and beside
 //! them the peer measured in the same run.
 
+mod folder;
 pub mod infer;
 pub mod ingest;
+mod pin;
 pub mod replay;
 pub mod sim;
 pub mod swap;

@@ -11,7 +11,7 @@ use flywheel_replay::{RowBatch, RowBuffer, RowBufferConfig, Rows};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Figure, Options, per_cpu_second};
+use crate::{Figure, Options, per_cpu_second, pin::Pin};
 
 const OBS: usize = 4 * 32;
 const CAPACITY: usize = 1_000_000;
@@ -172,35 +172,4 @@ fn peer(options: &Options) -> anyhow::Result<Vec<(String, f64)>> {
             Ok((metric, value))
         })
         .collect()
-}
-
-/// Keeps this thread, and children it starts, on one core while it lives.
-struct Pin(Option<libc::cpu_set_t>);
-
-impl Pin {
-    fn to_one_core() -> Self {
-        // SAFETY: `cpu_set_t` is plain bits, for which zero is the empty set; both calls write or read one such set.
-        unsafe {
-            let mut before: libc::cpu_set_t = std::mem::zeroed();
-            if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut before) != 0 {
-                return Self(None);
-            }
-            let Some(core) = (0..libc::CPU_SETSIZE as usize).find(|&core| libc::CPU_ISSET(core, &before)) else {
-                return Self(None);
-            };
-            let mut one: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(core, &mut one);
-            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one);
-            Self(Some(before))
-        }
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            // SAFETY: the set read in `to_one_core`.
-            unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &before) };
-        }
-    }
 }

@@ -72,7 +72,7 @@ impl Default for UpConfig {
     fn default() -> Self {
         Self {
             port: 8080,
-            sessions: 6,
+            sessions: 16,
             seed: 7,
             drain: Duration::from_secs(20),
             compact_every: Duration::from_secs(45),

@@ -48,15 +48,29 @@ impl Failure {
         }
         if json {
             let line = serde_json::json!({"error": message, "hint": self.hint, "code": self.code as u8});
-            anstream::eprintln!("{line}");
+            crate::output::note!("{line}");
         } else {
-            anstream::eprintln!("error: {message}");
+            crate::output::note!("error: {message}");
             if let Some(hint) = self.hint {
-                anstream::eprintln!("  try: {hint}");
+                crate::output::note!("  try: {hint}");
             }
         }
         ExitCode::from(self.code as u8)
     }
+}
+
+/// Prints what is wrong with the command line, or the help that it asked for, and gives the exit code.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // The flag could not be parsed with the rest, so it is looked for.
+    let json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    if !error.use_stderr() || !json {
+        // As clap would: to standard output what was asked for, to standard error what is wrong.
+        let _nobody_listens = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    Failure::msg(Code::Usage, message).hint("`flywheel COMMAND --help` lists flags and arguments").report(true)
 }
 
 impl fmt::Display for Failure {

@@ -10,7 +10,11 @@ mod output;
 mod systems;
 mod up;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -86,11 +90,29 @@ enum Command {
     Completions(commands::completions::Args),
 }
 
+/// The runtime is being taken down; see [`quiet_end`].
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Threads of libraries that wait for a task panic when the runtime that ran it goes. All is written by then, and a
+/// backtrace after the one message would only frighten.
+fn quiet_end() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !ENDING.load(Ordering::Relaxed) {
+            usual(panic);
+        }
+    }));
+}
+
 fn main() -> ExitCode {
     // Two TLS providers come in through dependencies; one of them must be named before the first use.
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
     output::init_logs(&cli.global);
+    quiet_end();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
@@ -99,6 +121,7 @@ fn main() -> ExitCode {
         .map_err(|error| Failure::from(anyhow::Error::from(error).context("starting the runtime")))
         .and_then(|runtime| {
             let result = runtime.block_on(run(&cli.global, cli.command));
+            ENDING.store(true, Ordering::Relaxed);
             // Blocking work that is still under way (a judged game, a Parquet file) is safe to leave: crash-only.
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
             result

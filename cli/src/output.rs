@@ -1,6 +1,9 @@
 //! Results go to standard output, everything else to standard error.
 
-use std::io::IsTerminal;
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
 use serde::Serialize;
@@ -16,7 +19,9 @@ pub fn init_logs(global: &Global) {
         (_, 1) => "info,sqlx=warn",
         _ => "debug,sqlx=info,hyper=info",
     };
-    let filter = EnvFilter::try_from_env("FLYWHEEL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // The Delta kernel logs as an error what it also returns, such as a table that is not there yet.
+    let quiet_kernel = format!("{level},buoyant_kernel=off");
+    let filter = EnvFilter::try_from_env("FLYWHEEL_LOG").unwrap_or_else(|_| EnvFilter::new(quiet_kernel));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         logs.with_target(false).init();
@@ -25,10 +30,51 @@ pub fn init_logs(global: &Global) {
     }
 }
 
+/// Prints a line of a result; `out!` formats it.
+pub fn line(text: fmt::Arguments<'_>) {
+    let mut stdout = anstream::stdout();
+    read_on(writeln!(stdout, "{text}"));
+}
+
+/// Prints bytes of a result as they are.
+pub fn raw(bytes: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    read_on(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+}
+
+/// Ends the program quietly where nobody reads its results any more (`flywheel log tail | head`).
+fn read_on(written: io::Result<()>) {
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            remark(format_args!("error: writing the result to standard output: {error}"));
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Says a line on standard error; `note!` formats it. That nobody listens any more ends nothing.
+pub fn remark(text: fmt::Arguments<'_>) {
+    let _nobody_listens = writeln!(anstream::stderr(), "{text}");
+}
+
+/// As `println!`, but without a panic when the reader is gone.
+macro_rules! out {
+    ($($arg:tt)*) => { $crate::output::line(format_args!($($arg)*)) };
+}
+
+/// As `eprintln!`, but without a panic when the reader is gone.
+macro_rules! note {
+    ($($arg:tt)*) => { $crate::output::remark(format_args!($($arg)*)) };
+}
+
+pub(crate) use {note, out};
+
 /// Prints one JSON value, or rows as a table.
 pub fn print<T: Serialize>(global: &Global, value: &T, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     if global.json {
-        anstream::println!("{}", serde_json::to_string_pretty(value).expect("results serialise"));
+        out!("{}", serde_json::to_string_pretty(value).expect("results serialise"));
         return;
     }
     let mut table = Table::new();
@@ -39,9 +85,9 @@ pub fn print<T: Serialize>(global: &Global, value: &T, head: &[&str], rows: impl
         table.add_row(row);
     }
     if any {
-        anstream::println!("{table}");
+        out!("{table}");
     } else {
-        anstream::eprintln!("nothing yet");
+        note!("nothing yet");
     }
 }
 

@@ -39,10 +39,10 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         report.games.retain(|row| !row.ok);
     }
     if global.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&report)?);
+        crate::output::out!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         let totals = &report.totals;
-        anstream::println!(
+        crate::output::out!(
             "{} games: {} events in the log, {} in the table, {} not landed yet, {} doubled",
             thousands(totals.games),
             thousands(totals.events_log),
@@ -50,7 +50,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             thousands(totals.events_pending),
             thousands(totals.duplicate_rows)
         );
-        anstream::println!(
+        crate::output::out!(
             "{} transitions should be there, {} are; {} acknowledged events lost; {} dead letters",
             thousands(totals.transitions_expected),
             thousands(totals.transitions_present),
@@ -58,12 +58,12 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             thousands(totals.dead_letters)
         );
         for problem in &report.problems {
-            anstream::println!("  {problem}");
+            crate::output::out!("  {problem}");
         }
         for game in &report.games {
-            anstream::println!("  {} {}: {}", game.game_id, game.state, game.problems.join("; "));
+            crate::output::out!("  {} {}: {}", game.game_id, game.state, game.problems.join("; "));
         }
-        anstream::println!("{}", if ok { "the books balance" } else { "the books do NOT balance" });
+        crate::output::out!("{}", if ok { "the books balance" } else { "the books do NOT balance" });
     }
     if ok {
         return Ok(());

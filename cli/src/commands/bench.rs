@@ -64,7 +64,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     for bench in benches {
         let started = Instant::now();
         let window = options.window.as_secs();
-        anstream::eprintln!(
+        crate::output::note!(
             "{bench:?}: measuring in windows of {window} s, load {:.1}",
             flywheel_benches::load_average()
         );
@@ -85,7 +85,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             }
         };
         print(global, &figures);
-        anstream::eprintln!("{bench:?}: {:.0} s", started.elapsed().as_secs_f64());
+        crate::output::note!("{bench:?}: {:.0} s", started.elapsed().as_secs_f64());
     }
     Ok(())
 }
@@ -93,7 +93,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
 fn print(global: &Global, figures: &[Value]) {
     if global.json {
         for figure in figures {
-            anstream::println!("{figure}");
+            crate::output::out!("{figure}");
         }
         return;
     }

@@ -10,6 +10,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "flywheel", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::Cli::command(), "flywheel", &mut script);
+    crate::output::raw(&script);
     Ok(())
 }

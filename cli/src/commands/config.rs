@@ -20,9 +20,9 @@ pub fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let config = Config::load(global)?;
     if !origin {
         if global.json {
-            anstream::println!("{}", serde_json::to_string_pretty(&config)?);
+            crate::output::out!("{}", serde_json::to_string_pretty(&config)?);
         } else {
-            anstream::print!("{}", toml::to_string_pretty(&config)?);
+            output::raw(toml::to_string_pretty(&config)?.as_bytes());
         }
         return Ok(());
     }

@@ -92,17 +92,17 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         if let Some(verdict) = verdict.as_object_mut() {
             verdict.remove("games");
         }
-        anstream::println!("{}", serde_json::json!({"candidate": candidate, "verdict": verdict, "scores": scores}));
+        crate::output::out!("{}", serde_json::json!({"candidate": candidate, "verdict": verdict, "scores": scores}));
         return Ok(());
     }
     if let Some(verdict) = verdict {
         let word = if verdict.promote { "better" } else { "not better" };
-        anstream::println!("version {candidate} is {word}: {}", verdict.reason);
+        crate::output::out!("version {candidate} is {word}: {}", verdict.reason);
     }
     let rows = scores
         .iter()
         .map(|(opponent, (n, score))| vec![opponent.clone(), n.to_string(), format!("{:.0} %", score * 100.0)]);
     output::print(global, &(), &["against", "games", "won"], rows);
-    anstream::eprintln!("{} games in {:.1} s", games.len(), started.elapsed().as_secs_f64());
+    crate::output::note!("{} games in {:.1} s", games.len(), started.elapsed().as_secs_f64());
     Ok(())
 }

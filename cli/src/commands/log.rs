@@ -93,6 +93,13 @@ async fn tail(log: &dyn EventLog, args: TailArgs) -> Result<(), Failure> {
         return Err(Failure::msg(Code::NotFound, format!("there is no topic `{}`", args.topic))
             .hint(format!("known topics: {}", known.join(", "))));
     };
+    if let Some(partition) = args.partition.filter(|partition| partition >= partitions) {
+        return Err(Failure::msg(Code::NotFound, format!("topic `{topic}` has no partition {partition}"))
+            .hint(format!("its partitions are 0 to {}", partitions.saturating_sub(1))));
+    }
+    if args.count == Some(0) {
+        return Ok(());
+    }
     let mut lanes: Vec<(TopicPartition, Position)> = Vec::new();
     for partition in (0..*partitions).filter(|p| args.partition.is_none_or(|only| only == *p)) {
         let lane = Topic::partition(topic, partition);
@@ -122,7 +129,7 @@ async fn tail(log: &dyn EventLog, args: TailArgs) -> Result<(), Failure> {
                     })
                     .to_string(),
                 };
-                anstream::println!("{line}");
+                crate::output::out!("{line}");
                 left -= 1;
                 if left == 0 {
                     return Ok(());

@@ -61,7 +61,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Show { model } => {
             let model = parse(registry, &model).await?;
             let card = registry.card(&model).await.map_err(failure)?;
-            anstream::println!("{}", serde_json::to_string_pretty(&card)?);
+            crate::output::out!("{}", serde_json::to_string_pretty(&card)?);
             Ok(())
         }
         Command::Promote { model, expected, reason } => {
@@ -87,18 +87,31 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
 
 fn said(global: &Global, base_key: &BaseKey, alias: &AliasState) -> Result<(), Failure> {
     if global.json {
-        anstream::println!("{}", serde_json::to_string(alias)?);
+        crate::output::out!("{}", serde_json::to_string(alias)?);
     } else {
         let before = alias.previous.map_or_else(String::new, |version| format!(", before {version}"));
-        anstream::println!("champion of {base_key} is version {}{before} (revision {})", alias.version, alias.revision);
+        crate::output::out!(
+            "champion of {base_key} is version {}{before} (revision {})",
+            alias.version,
+            alias.revision
+        );
     }
     Ok(())
 }
 
 async fn ls(global: &Global, registry: &Registry, base_key: Option<String>) -> Result<(), Failure> {
+    let known = registry.base_keys().await.map_err(failure)?;
     let keys = match base_key {
-        Some(key) => vec![base(&key)?],
-        None => registry.base_keys().await.map_err(failure)?,
+        Some(key) => {
+            let key = base(&key)?;
+            if !known.contains(&key) {
+                let known: Vec<_> = known.iter().map(BaseKey::as_str).collect();
+                return Err(Failure::msg(Code::NotFound, format!("there is no model `{key}`"))
+                    .hint(format!("known: {}", known.join(", "))));
+            }
+            vec![key]
+        }
+        None => known,
     };
     let mut rows = Vec::new();
     for key in keys {
@@ -137,7 +150,8 @@ async fn ls(global: &Global, registry: &Registry, base_key: Option<String>) -> R
 }
 
 fn base(key: &str) -> Result<BaseKey, Failure> {
-    BaseKey::new(key).map_err(|error| Failure::new(Code::Usage, error))
+    BaseKey::new(key)
+        .map_err(|error| Failure::new(Code::Usage, error).hint("`flywheel model ls` lists the models there are"))
 }
 
 async fn only_base(registry: &Registry) -> Result<BaseKey, Failure> {
@@ -170,10 +184,13 @@ async fn parse(registry: &Registry, text: &str) -> Result<ModelRef, Failure> {
 
 /// A registry's error with the exit code that scripts act on.
 pub fn failure(error: RegistryError) -> Failure {
-    let code = match &error {
-        e if e.is_not_found() => Code::NotFound,
-        e if e.is_conflict() => Code::Conflict,
-        _ => Code::Failure,
+    let (code, hint) = match &error {
+        e if e.is_not_found() => (Code::NotFound, "`flywheel model ls` lists versions and aliases"),
+        e if e.is_conflict() => (Code::Conflict, "`flywheel model ls` says where the aliases are now"),
+        e if e.is_corrupt() => {
+            (Code::CheckFailed, "restore the file from a backup, or leave the version be; no alias has moved")
+        }
+        _ => (Code::Failure, "is the data folder readable and writable? `flywheel doctor` looks"),
     };
-    Failure::new(code, error)
+    Failure::new(code, error).hint(hint)
 }

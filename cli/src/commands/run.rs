@@ -1,4 +1,4 @@
-use flywheel_catalog::{CatalogError, RunFilter};
+use flywheel_catalog::{CatalogError, Run, RunFilter};
 
 use crate::{
     Global,
@@ -51,17 +51,28 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             output::print(global, &all, &["run", "kind", "state", "steps", "created"], lines);
         }
         Command::Show { id } => {
-            anstream::println!("{}", serde_json::to_string_pretty(&runs.get(&id.parse()?).await.map_err(failure)?)?);
+            show(&runs.get(&id.parse()?).await.map_err(failure)?)?;
         }
         Command::Stop { id } => {
             runs.request_stop(&id.parse()?).await.map_err(failure)?;
-            anstream::eprintln!("{id} stops at its next checkpoint; `flywheel run resume {id}` lets it go on");
+            if global.json {
+                return show(&runs.get(&id.parse()?).await.map_err(failure)?);
+            }
+            crate::output::note!("{id} stops at its next checkpoint; `flywheel run resume {id}` lets it go on");
         }
         Command::Resume { id } => {
             runs.resume(&id.parse()?).await.map_err(failure)?;
-            anstream::eprintln!("{id} goes on as soon as a trainer takes it");
+            if global.json {
+                return show(&runs.get(&id.parse()?).await.map_err(failure)?);
+            }
+            crate::output::note!("{id} goes on as soon as a trainer takes it");
         }
     }
+    Ok(())
+}
+
+fn show(run: &Run) -> Result<(), Failure> {
+    crate::output::out!("{}", serde_json::to_string_pretty(run)?);
     Ok(())
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::{
@@ -14,6 +16,9 @@ pub struct Args {
     url: Option<String>,
 }
 
+/// Longest wait for an answer; a loop on this machine answers at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Asks the running loop over HTTP.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let url = match args.url {
@@ -23,27 +28,46 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             data.running().map(|running| running.url).ok_or_else(|| not_running(&data))?
         }
     };
-    let status: Value = reqwest::get(format!("{}/v1/status", url.trim_end_matches('/')))
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(|error| {
-            Failure::new(
-                Code::Unreachable,
-                anyhow::Error::from(error.without_url()).context(format!("asking the loop at {url}")),
-            )
-            .hint("start it with `flywheel up`, or name its address with --url")
-        })?
-        .json()
-        .await?;
+    let address = reqwest::Url::parse(&format!("{}/v1/status", url.trim_end_matches('/'))).map_err(|error| {
+        Failure::msg(Code::Usage, format!("`{url}` is no address: {error}"))
+            .hint("for example --url http://127.0.0.1:8080")
+    })?;
+    let unreachable = |error: reqwest::Error| {
+        Failure::new(
+            Code::Unreachable,
+            anyhow::Error::from(error.without_url()).context(format!("asking the loop at {url}")),
+        )
+        .hint("start it with `flywheel up`, or name its address with --url")
+    };
+    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    let answer = client.get(address).send().await.and_then(reqwest::Response::error_for_status).map_err(unreachable)?;
+    let status: Value = answer.json().await.map_err(unreachable)?;
     if global.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&status)?);
+        crate::output::out!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    anstream::println!("{url}, running for {} s", status["seconds"].as_f64().unwrap_or_default() as u64);
+    crate::output::out!("{url}, running for {} s", status["seconds"].as_f64().unwrap_or_default() as u64);
+    if let Some(champion) = status["champion"].as_object() {
+        let percent = |value: &Value| value.as_f64().map(|score| format!("{:.0} %", score * 100.0));
+        let scores: Vec<String> = champion["scores"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|score| Some(format!("{} {}", text(&score["opponent"]), percent(&score["score"])?)))
+            .collect();
+        let counters = &status["counters"];
+        let course = match (percent(&counters["score_first"]), percent(&counters["score_best"])) {
+            (Some(first), Some(best)) => {
+                format!("; first champion {first}, best {best} of the games with hunter and camper")
+            }
+            _ => String::new(),
+        };
+        crate::output::out!("champion {} ({}){course}", champion["version"], scores.join(", "));
+    }
     for stage in status["stages"].as_array().into_iter().flatten() {
         let why = stage["why_waiting"].as_str().map_or_else(String::new, |why| format!(" ({why})"));
-        anstream::println!("{:>7}  {:<8} {}{why}", text(&stage["name"]), text(&stage["state"]), text(&stage["line"]));
+        crate::output::out!("{:>7}  {:<8} {}{why}", text(&stage["name"]), text(&stage["state"]), text(&stage["line"]));
     }
     Ok(())
 }

@@ -125,21 +125,35 @@ async fn history(global: &Global, table: &Table, count: usize) -> Result<(), Fai
 }
 
 async fn scan(table: &Table, columns: Vec<String>, as_of: Option<u64>, count: usize) -> Result<(), Failure> {
-    if table.version().await?.is_none() {
-        return Err(Failure::msg(Code::NotFound, format!("table `{}` has no rows yet", table.name().as_str())));
+    let name = table.name().as_str();
+    let Some(newest) = table.version().await? else {
+        return Err(Failure::msg(Code::NotFound, format!("table `{name}` has no rows yet")).hint(
+            "it gets its first when the loop has something to write there; `flywheel table ls` says what there is",
+        ));
+    };
+    if let Some(version) = as_of.filter(|version| *version > newest) {
+        return Err(Failure::msg(Code::NotFound, format!("table `{name}` has no version {version}"))
+            .hint(format!("its newest is {newest}; `flywheel table history {name}` lists them")));
+    }
+    let schema = flywheel_tables::schema(table.name());
+    if let Some(column) = columns.iter().find(|column| schema.field_with_name(column).is_err()) {
+        let known: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        return Err(Failure::msg(Code::NotFound, format!("table `{name}` has no column `{column}`"))
+            .hint(format!("its columns: {}", known.join(", "))));
     }
     let options =
         ScanOptions { version: as_of, columns: (!columns.is_empty()).then_some(columns), ..ScanOptions::default() };
     let mut left = count;
     let mut batches = std::pin::pin!(table.scan_stream(options).await?);
-    let mut out = LineDelimitedWriter::new(std::io::stdout().lock());
     while let (true, Some(batch)) = (left > 0, batches.next().await) {
         let batch = batch?;
         let batch = batch.slice(0, batch.num_rows().min(left));
         left -= batch.num_rows();
-        out.write(&batch)?;
+        let mut lines = LineDelimitedWriter::new(Vec::new());
+        lines.write(&batch)?;
+        lines.finish()?;
+        output::raw(&lines.into_inner());
     }
-    out.finish()?;
     Ok(())
 }
 
@@ -150,14 +164,21 @@ async fn compact(global: &Global, table: &Table, dry_run: bool) -> Result<(), Fa
         let small: Vec<_> =
             table.files().await?.into_iter().filter(|file| file.bytes < options.target_bytes / 2).collect();
         let bytes: u64 = small.iter().map(|file| file.bytes).sum();
-        anstream::println!("{name}: {} small files of {} bytes would be merged", small.len(), thousands(bytes));
+        if global.json {
+            crate::output::out!(
+                "{}",
+                serde_json::json!({"table": name, "dry_run": true, "small_files": small.len(), "small_bytes": bytes})
+            );
+            return Ok(());
+        }
+        crate::output::out!("{name}: {} small files of {} bytes would be merged", small.len(), thousands(bytes));
         return Ok(());
     }
     let report = table.compact_with(&options).await?;
     if global.json {
-        anstream::println!("{}", serde_json::json!({"table": name, "report": report}));
+        crate::output::out!("{}", serde_json::json!({"table": name, "report": report}));
     } else {
-        anstream::println!(
+        crate::output::out!(
             "{name}: {} files became {}, {} bytes read, {} written",
             report.files_before,
             report.files_after,

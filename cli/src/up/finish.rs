@@ -7,9 +7,9 @@ use tracing::warn;
 
 use super::{
     Options,
-    report::{Report, VersionScore, hard_scores, resident_memory},
+    report::{Report, VersionScore, resident_memory},
     start::Running,
-    view::View,
+    view::{View, first_and_best},
 };
 use crate::{
     config::Config,
@@ -51,9 +51,9 @@ pub async fn finish(mut running: Running, options: &Options, config: &Config) ->
             let report = report(&view, config, played_seconds).await?;
             report.write(file)?;
             if options.json {
-                anstream::println!("{}", serde_json::to_string(&report)?);
+                crate::output::out!("{}", serde_json::to_string(&report)?);
             } else if !options.quiet {
-                anstream::eprintln!("report in {}", file.display());
+                crate::output::note!("report in {}", file.display());
             }
             if report.audit_ok {
                 Ok(())
@@ -115,9 +115,7 @@ async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Fa
             score: row.score,
         })
         .collect();
-    let hard = hard_scores(&scores);
-    let best = hard.iter().map(|(_, score)| *score).max_by(f64::total_cmp);
-    let first = hard.first().map(|(_, score)| *score);
+    let (first, best) = first_and_best(&judge.scores);
     let agent = &look.agent;
     let us = |count: u64, d: Duration| (count > 0).then_some(d.as_secs_f64() * 1e6);
     let ms = |count: u64, d: Duration| (count > 0).then_some(d.as_secs_f64() * 1e3);

@@ -43,8 +43,8 @@ impl StatusLine {
         match self {
             Self::Quiet => {}
             Self::Plain => {
-                anstream::eprintln!("{}", head_line(status));
-                stage_lines(status).iter().for_each(|line| anstream::eprintln!("{line}"));
+                crate::output::note!("{}", head_line(status));
+                stage_lines(status).iter().for_each(|line| crate::output::note!("{line}"));
             }
             Self::Live { head, stages, .. } => {
                 head.set_message(head_line(status));

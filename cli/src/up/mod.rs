@@ -64,8 +64,8 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     let url = format!("http://{}", running.page);
     data.set_running(&Running { pid: std::process::id(), url: url.clone(), started_ms })?;
     if !options.quiet {
-        anstream::eprintln!("flywheel: {url}  data in {}  stop with Ctrl-C", data.root().display());
-        anstream::eprintln!(
+        crate::output::note!("flywheel: {url}  data in {}  stop with Ctrl-C", data.root().display());
+        crate::output::note!(
             "games at http://{} · models at http://{} · log is {}",
             running.view.parts.backend.local_addr(),
             running.store,
@@ -74,6 +74,8 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     }
     let lines = line::StatusLine::new(options.quiet);
     let deadline = options.run_for.map(|time| started + time);
+    running.view.refresh().await;
+    lines.show(&running.view.snapshot());
     let why = loop {
         let next = Instant::now() + lines.interval();
         let until = deadline.map_or(next, |deadline| deadline.min(next));
@@ -94,7 +96,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     info!(why, "stopping");
     lines.finish();
     if !options.quiet {
-        anstream::eprintln!("flywheel: {why}; draining (again: at once)");
+        crate::output::note!("flywheel: {why}; draining (again: at once)");
     }
     finish::finish(running, &options, &config).await
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use flywheel_judge::ScoreRow;
 use serde::Serialize;
 
 /// Score of a version against one opponent.
@@ -15,6 +16,9 @@ pub struct VersionScore {
 }
 
 /// Written by `flywheel up --report FILE`. Times that were never measured are `null`.
+///
+/// What is counted in the log, the tables and the scores is the whole data folder's, over all runs on it; everything
+/// else is this run's. `train_steps` is the trainer's, which goes on from its checkpoint.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub seconds: f64,
@@ -25,9 +29,11 @@ pub struct Report {
     pub events_duplicate_rows: u64,
     pub events_dead: u64,
     pub events_spilled: u64,
+    /// Rows of `transitions`, over all runs.
     pub transitions: u64,
     pub episodes: u64,
     pub train_steps: u64,
+    /// Versions that this run published, its first one included; likewise promoted and refused.
     pub versions_published: u64,
     pub versions_promoted: u64,
     pub versions_refused: u64,
@@ -49,9 +55,11 @@ pub struct Report {
     /// From acceptance by the log to the replay buffer.
     pub sample_freshness_p50_ms: Option<f64>,
     pub sample_freshness_p99_ms: Option<f64>,
-    /// Share of games won by the AI side against `hunter` and `camper` together: first champion, best champion.
+    /// Share of games won by the AI side against `hunter` and `camper` together: of the first champion there
+    /// ever was in this data folder, and of the best.
     pub score_first: Option<f64>,
     pub score_best: Option<f64>,
+    /// Every champion's, over all runs, from the table `evaluations`.
     pub score_by_version: Vec<VersionScore>,
     pub live_games: u64,
     pub farm_games: u64,
@@ -76,7 +84,7 @@ impl Report {
 }
 
 /// Score against `hunter` and `camper` together, by version, in order of versions.
-pub fn hard_scores(scores: &[VersionScore]) -> Vec<(u64, f64)> {
+pub fn hard_scores(scores: &[ScoreRow]) -> Vec<(u64, f64)> {
     let mut versions: Vec<u64> = scores.iter().map(|row| row.version).collect();
     versions.sort_unstable();
     versions.dedup();
@@ -108,8 +116,13 @@ mod tests {
 
     #[test]
     fn the_hard_score_weighs_games_and_leaves_the_easy_opponent_out() {
-        let row =
-            |version, opponent: &str, games, score| VersionScore { version, opponent: opponent.into(), games, score };
+        let row = |version, opponent: &str, games, score| ScoreRow {
+            t_ms: 0,
+            version,
+            opponent: opponent.into(),
+            games,
+            score,
+        };
         let scores = [
             row(2, "hunter", 30, 1.0),
             row(2, "camper", 10, 0.0),

@@ -7,7 +7,10 @@ use flywheel_flows::FlowState;
 use flywheel_registry::AliasState;
 
 use super::view::{Look, Parts, champion_of};
-use crate::output::thousands;
+use crate::{commands::doctor::free_bytes, output::thousands};
+
+/// Less free space than this and writes fail.
+const FULL_BYTES: u64 = 16 << 20;
 
 /// Fills stages, champion, candidate and decisions.
 pub fn fill(
@@ -84,9 +87,22 @@ fn stream(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
     match &stats.away {
         Some((since, why)) => {
             let seconds = (jiff::Timestamp::now().as_millisecond() - since) / 1000;
-            stage.waiting(format!("the log, away for {seconds} s: {why}"))
+            stage.waiting(format!("the log, away for {seconds} s: {why}{}", what_to_do(parts, seconds)))
         }
         None => stage,
+    }
+}
+
+/// What helps when the log is away; nothing while it may come back by itself.
+fn what_to_do(parts: &Parts, seconds: i64) -> String {
+    let folder = &parts.config.data;
+    match free_bytes(folder) {
+        Some(free) if free < FULL_BYTES => {
+            format!("; the disk of `{}` is full ({} MB free): free some space", folder.display(), free >> 20)
+        }
+        // A log file whose write has failed is not written again before it is opened anew.
+        _ if seconds >= 10 => "; stop and start the loop: what waits here is kept and goes first".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -156,7 +172,8 @@ fn judge(now: &Look, rate: f64) -> StageStatus {
     if judge.busy {
         stage.running(format!("{}; {summary}", judge.doing))
     } else {
-        let mut stage = stage.waiting(judge.doing.clone());
+        let why = if judge.doing.is_empty() { "the judge to start" } else { judge.doing.as_str() };
+        let mut stage = stage.waiting(why);
         stage.line = summary;
         stage
     }

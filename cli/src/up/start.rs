@@ -10,7 +10,7 @@ use anyhow::Context;
 use flywheel_agent::{Agent, AgentConfig, Swap};
 use flywheel_backends::Backends;
 use flywheel_catalog::{RunFilter, RunId, RunState};
-use flywheel_control::{ControlConfig, HistoryKeeper, SwapPoint};
+use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
 use flywheel_judge::{Judge, JudgeConfig};
@@ -19,6 +19,7 @@ use flywheel_lake::CompactOptions;
 use flywheel_log::Topic;
 use flywheel_maintain::{Maintain, MaintainConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
+use flywheel_registry::Registry;
 use flywheel_tank::{ACTIONS, Map, OBSERVATION_LEN, script::Script};
 use flywheel_tank_server::{
     Farm, FarmConfig, GameBackend, GameBackendConfig, ModelStore, ScriptedClient, ScriptedClientConfig, ScriptedStats,
@@ -101,6 +102,14 @@ pub async fn start(
     backends.log.create_topic(&topic, partitions).await.map_err(|error| {
         Failure::new(Code::Conflict, error).hint("stream.partitions is fixed once there are events; set it back")
     })?;
+    // A first champion, so that everybody has something to start from.
+    let base = BaseKey::new(&config.agent.base_key).context("agent.base_key")?;
+    let spec = NetworkSpec::new(OBSERVATION_LEN, config.train.hidden(), ACTIONS);
+    let before = backends.registry.list_newest(&base, 1).await?.first().map_or(0, |card| card.version.0);
+    let champion = bootstrap::champion(&backends.registry, &base, &spec, config.up.seed).await?;
+    let history = HistoryKeeper::default();
+    let live_policy = Arc::new(LivePolicy::new(Arc::new(champion)));
+
     let (fail, failed) = watch::channel(None);
 
     let emitter = Emitter::start(
@@ -154,18 +163,15 @@ pub async fn start(
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
     }
-
-    // A first champion, so that everybody has something to start from.
-    let base = BaseKey::new(&config.agent.base_key).context("agent.base_key")?;
-    let spec = NetworkSpec::new(OBSERVATION_LEN, config.train.hidden(), ACTIONS);
-    let champion = bootstrap::champion(&backends.registry, &base, &spec, config.up.seed).await?;
-    let history = HistoryKeeper::default();
-    if let Some(model) = &champion.model {
-        // The chart's line begins with the version that plays when the loop starts.
-        let reason = "champion at the start".to_owned();
-        history.swap(SwapPoint { t_ms: started_ms, from: None, to: model.version.0, reason, took_ms: None });
+    {
+        // Kills are what leaves half-published versions, and starts are what follows kills.
+        let registry = Arc::clone(&backends.registry);
+        rest.spawn(async move {
+            if let Err(error) = registry.gc(Registry::GC_AGE).await {
+                tracing::warn!(%error, "cannot collect what killed publishers left");
+            }
+        });
     }
-    let live_policy = Arc::new(LivePolicy::new(Arc::new(champion)));
 
     // Judge.
     let judge = Judge::new(
@@ -180,6 +186,9 @@ pub async fn start(
             live: config.judge.live,
         },
     );
+    if let Err(error) = judge.recall().await {
+        tracing::warn!(%error, "what earlier judges found cannot be read; the chart begins anew");
+    }
     let mut learn = JoinSet::new();
     let (live_games, live_inbox) = mpsc::channel(1024);
     {
@@ -289,6 +298,7 @@ pub async fn start(
     let view = Arc::new(View::new(Parts {
         config: config.clone(),
         run_for: options.run_for,
+        versions_before: before,
         started,
         started_ms,
         base,
@@ -335,9 +345,17 @@ async fn game_backend(
         seed: Some(config.up.seed),
         ..GameBackendConfig::default()
     };
-    GameBackend::start(settings, emitter.clone(), stop.clone())
-        .await
-        .map_err(|error| Failure::new(Code::Conflict, error))
+    match GameBackend::start(settings.clone(), emitter.clone(), stop.clone()).await {
+        Ok(backend) => Ok(backend),
+        // Another loop that starts at the same time was faster.
+        Err(_) if listen.port() != 0 => {
+            let anywhere = GameBackendConfig { listen: SocketAddr::new(listen.ip(), 0), ..settings };
+            GameBackend::start(anywhere, emitter.clone(), stop.clone())
+                .await
+                .map_err(|error| Failure::new(Code::Conflict, error))
+        }
+        Err(error) => Err(Failure::new(Code::Conflict, error)),
+    }
 }
 
 /// The wished address if it is free, else any free port of the same host: two loops can run side by side.

@@ -1,6 +1,7 @@
 //! The running loop as the page, the status line and the report see it.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use flywheel_control::{
 };
 use flywheel_events::{BaseKey, ModelRef, ModelVersion};
 use flywheel_flows::{AssembleStats, LandStats};
-use flywheel_judge::{Judge, JudgeState};
+use flywheel_judge::{Judge, JudgeState, ScoreRow};
 use flywheel_kit::{Emitter, EmitterStats};
 use flywheel_registry::{AliasState, Card, RegistryError};
 use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats};
@@ -24,7 +25,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{live::LiveResults, report::resident_memory, stages, trainer::TrainerState};
+use super::{
+    live::LiveResults,
+    report::{hard_scores, resident_memory},
+    stages,
+    trainer::TrainerState,
+};
 use crate::config::Config;
 
 /// Versions shown in the table of models.
@@ -34,6 +40,8 @@ const MODELS_SHOWN: usize = 200;
 pub struct Parts {
     pub config: Config,
     pub run_for: Option<Duration>,
+    /// The newest version when the loop started; 0 if there was none.
+    pub versions_before: u64,
     pub started: Instant,
     pub started_ms: i64,
     pub base: BaseKey,
@@ -78,6 +86,12 @@ struct Kept {
     published: u64,
     seen_scores: usize,
     seen_promotions: usize,
+    /// Revision of the newest move of the champion that the chart has.
+    seen_moves: u64,
+    ratings: Arc<HashMap<u64, f64>>,
+    first_and_best: (Option<f64>, Option<f64>),
+    /// How many scores these are made from.
+    rated: usize,
     last_loss_step: u64,
     trainer_peak: Option<u64>,
     freshness_worst: (Option<f64>, Option<f64>),
@@ -140,13 +154,63 @@ impl View {
                 Ok(state) if alias == "champion" => self.kept().champion = state,
                 Ok(state) => {
                     let mut kept = self.kept();
-                    kept.published = state.as_ref().map_or(0, |state| state.version.0);
+                    let newest = state.as_ref().map_or(0, |state| state.version.0);
+                    kept.published = newest.saturating_sub(parts.versions_before);
                     kept.candidate = state;
                 }
                 Err(error) => tracing::debug!(%error, alias, "looking at an alias"),
             }
         }
+        self.chart_moves().await;
+        self.rate().await;
         self.chart(self.look());
+    }
+
+    /// Brings the chart's moves of the champion up to date, whoever made them.
+    async fn chart_moves(&self) {
+        let parts = &self.parts;
+        let (revision, seen) = {
+            let kept = self.kept();
+            (kept.champion.as_ref().map_or(0, |champion| champion.revision), kept.seen_moves)
+        };
+        if revision <= seen {
+            return;
+        }
+        match parts.backends.registry.moves(&parts.base, "champion", seen).await {
+            Ok(moves) => {
+                let mut kept = self.kept();
+                // A page's move and the regular look may both have read them.
+                for state in moves.into_iter().filter(|state| state.revision > seen) {
+                    if state.revision > kept.seen_moves {
+                        kept.seen_moves = state.revision;
+                        parts.history.swap(SwapPoint {
+                            t_ms: state.moved_at_ms,
+                            from: state.previous.map(|version| version.0),
+                            to: state.version.0,
+                            reason: state.reason,
+                            took_ms: None,
+                        });
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "reading the champion's moves"),
+        }
+    }
+
+    /// Ratings of all versions anew when there are new scores.
+    async fn rate(&self) {
+        let scores = self.parts.judge.state().scores;
+        if self.kept().rated == scores.len() {
+            return;
+        }
+        let rated = scores.len();
+        let work = tokio::task::spawn_blocking(move || (ratings_of(&scores), first_and_best(&scores)));
+        if let Ok((ratings, first_and_best)) = work.await {
+            let mut kept = self.kept();
+            kept.rated = rated;
+            kept.first_and_best = first_and_best;
+            kept.ratings = Arc::new(ratings);
+        }
     }
 
     fn chart(&self, look: Look) {
@@ -164,17 +228,11 @@ impl View {
             });
         }
         kept.seen_scores = look.judge.scores.len();
-        for row in &look.judge.promotions[kept.seen_promotions.min(look.judge.promotions.len())..] {
+        let seen = kept.seen_promotions.max(look.judge.promotions_before).min(look.judge.promotions.len());
+        for row in &look.judge.promotions[seen..] {
             if !row.rollback && kept.first_promotion_seconds.is_none() {
                 kept.first_promotion_seconds = Some((row.t_ms - self.parts.started_ms) as f64 / 1000.0);
             }
-            history.swap(SwapPoint {
-                t_ms: row.t_ms,
-                from: row.from,
-                to: row.to,
-                reason: row.reason.clone(),
-                took_ms: None,
-            });
         }
         kept.seen_promotions = look.judge.promotions.len();
         if let (Some(step), Some(loss)) = (look.progress["steps"].as_u64(), look.progress["loss"].as_f64())
@@ -209,11 +267,15 @@ impl View {
         let (champion, candidate) = (kept.champion.clone(), kept.candidate.clone());
         let published = kept.published;
         let first_promotion = kept.first_promotion_seconds;
+        let (ratings, (first, best)) = (Arc::clone(&kept.ratings), kept.first_and_best);
         drop(kept);
         let mut status = LoopStatus::new(self.parts.started_ms, jiff::Timestamp::now().as_millisecond());
         status.run_for_seconds = self.parts.run_for.map(|time| time.as_secs_f64());
         status.device = now.progress["device"].as_str().unwrap_or(&self.parts.config.train.device).to_owned();
         stages::fill(&mut status, &self.parts, &before, &now, champion.as_ref(), candidate.as_ref());
+        if let Some(champion) = &mut status.champion {
+            champion.rating = ratings.get(&champion.version).copied();
+        }
         status.last_swap = self.parts.history.last_swap();
         for (name, value) in [
             ("events_acknowledged", now.emitter.acknowledged),
@@ -226,6 +288,11 @@ impl View {
             ("swaps", now.agent.swaps),
         ] {
             status.count(name, value as f64);
+        }
+        for (name, score) in [("score_first", first), ("score_best", best)] {
+            if let Some(score) = score {
+                status.count(name, score);
+            }
         }
         if let Some(seconds) = first_promotion {
             status.count("first_promotion_seconds", seconds);
@@ -264,18 +331,22 @@ pub fn champion_of(parts: &Parts, judge: &JudgeState, alias: &AliasState) -> fly
         since_ms: alias.moved_at_ms,
         previous: alias.previous.map(|version| version.0),
         scores: opponent_scores(judge, alias.version.0),
-        rating: rating(judge, alias.version.0),
+        // From all scores together; the view knows it.
+        rating: None,
     }
 }
 
-fn rating(judge: &JudgeState, version: u64) -> Option<f64> {
-    let results: Vec<_> = judge
-        .scores
-        .iter()
-        .map(|row| (format!("v{}", row.version), row.opponent.clone(), row.score, row.games))
-        .collect();
-    let name = format!("v{version}");
-    flywheel_judge::ratings(&results).into_iter().find(|row| row.player == name).map(|row| row.elo)
+fn ratings_of(scores: &[ScoreRow]) -> HashMap<u64, f64> {
+    let results: Vec<_> =
+        scores.iter().map(|row| (format!("v{}", row.version), row.opponent.clone(), row.score, row.games)).collect();
+    let version = |player: &str| player.strip_prefix('v')?.parse().ok();
+    flywheel_judge::ratings(&results).into_iter().filter_map(|row| Some((version(&row.player)?, row.elo))).collect()
+}
+
+/// Score against `hunter` and `camper` together: of the first champion there ever was, and of the best.
+pub fn first_and_best(scores: &[ScoreRow]) -> (Option<f64>, Option<f64>) {
+    let hard = hard_scores(scores);
+    (hard.first().map(|(_, score)| *score), hard.iter().map(|(_, score)| *score).max_by(f64::total_cmp))
 }
 
 fn control_error(operation: &'static str, error: RegistryError) -> ControlError {
@@ -336,7 +407,8 @@ impl LoopView for View {
             }
         }
         let judge = parts.judge.state();
-        Ok(cards.into_iter().map(|card| model_info(&judge, &aliases, card)).collect())
+        let ratings = Arc::clone(&self.kept().ratings);
+        Ok(cards.into_iter().map(|card| model_info(&judge, &ratings, &aliases, card)).collect())
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
@@ -347,7 +419,7 @@ impl LoopView for View {
         registry.fetch(&ModelRef::new(base.clone(), to)).await.map_err(failed)?;
         let reason = request.reason.as_deref().unwrap_or("promoted by hand");
         let state = registry.promote(&base, "champion", to, request.expected_revision, reason).await.map_err(failed)?;
-        self.chart_move(&state);
+        self.refresh().await;
         Ok(alias_move(&base, state))
     }
 
@@ -357,22 +429,12 @@ impl LoopView for View {
         let to = request.to.map(ModelVersion);
         let state =
             self.parts.backends.registry.rollback(&base, to).await.map_err(|error| control_error(OPERATION, error))?;
-        self.chart_move(&state);
+        self.refresh().await;
         Ok(alias_move(&base, state))
     }
 }
 
 impl View {
-    fn chart_move(&self, state: &AliasState) {
-        self.parts.history.swap(SwapPoint {
-            t_ms: state.moved_at_ms,
-            from: state.previous.map(|version| version.0),
-            to: state.version.0,
-            reason: state.reason.clone(),
-            took_ms: None,
-        });
-    }
-
     fn info(&self, session: flywheel_tank_server::SessionInfo) -> GameInfo {
         GameInfo {
             id: session.id.to_string(),
@@ -418,13 +480,21 @@ fn alias_move(base: &BaseKey, state: AliasState) -> AliasMove {
     }
 }
 
-fn model_info(judge: &JudgeState, aliases: &[(&str, ModelVersion)], card: Card) -> ModelInfo {
+fn model_info(
+    judge: &JudgeState,
+    ratings: &HashMap<u64, f64>,
+    aliases: &[(&str, ModelVersion)],
+    card: Card,
+) -> ModelInfo {
     let version = card.version.0;
-    let rolled_back = judge.promotions.iter().any(|p| p.rollback && p.from == Some(version));
-    let promotion = judge.promotions.iter().find(|p| !p.rollback && p.to == version);
+    let taken_back = judge.promotions.iter().rfind(|p| p.rollback && p.from == Some(version));
+    let promotion = judge.promotions.iter().rfind(|p| !p.rollback && p.to == version);
     let refusal = judge.verdicts.iter().find(|(judged, ..)| *judged == version);
-    let (verdict, verdict_line) = match (rolled_back, promotion, refusal) {
-        (true, ..) => (Verdict::RolledBack, "live play fell below its predecessor's".to_owned()),
+    let (verdict, verdict_line) = match (taken_back, promotion, refusal) {
+        // What was promoted again since counts as promoted.
+        (Some(back), promotion, _) if promotion.is_none_or(|p| p.t_ms < back.t_ms) => {
+            (Verdict::RolledBack, back.reason.clone())
+        }
         (_, Some(promotion), _) => (Verdict::Promoted, promotion.reason.clone()),
         (_, _, Some((_, true, reason))) => (Verdict::Promoted, reason.clone()),
         (_, _, Some((_, false, reason))) => (Verdict::Refused, reason.clone()),
@@ -439,7 +509,7 @@ fn model_info(judge: &JudgeState, aliases: &[(&str, ModelVersion)], card: Card) 
         verdict,
         verdict_line,
         scores: opponent_scores(judge, version),
-        rating: rating(judge, version),
+        rating: ratings.get(&version).copied(),
         train_steps: card.metrics["steps"].as_u64(),
         size_bytes: card.size_bytes,
         sha256: card.sha256,

@@ -129,8 +129,8 @@ impl Game for TankGame {
     }
 
     fn outcome(&self, seat: Seat) -> Option<Outcome> {
-        let end = self.rules.end()?;
-        (usize::from(seat.0) < self.seats.len()).then(|| Outcome(end.outcome()))
+        let outcome = self.rules.outcome()?;
+        (usize::from(seat.0) < self.seats.len()).then_some(Outcome(outcome))
     }
 
     fn observation_len(_config: &Self::Config) -> usize {

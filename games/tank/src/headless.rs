@@ -254,7 +254,8 @@ impl Headless {
                 self.transition(report.ended.is_some(), recorder);
             }
             if let Some(reason) = report.ended {
-                let result = GameResult { reason, ticks: report.tick, outcome: reason.outcome() };
+                let outcome = self.rules.outcome().unwrap_or_else(|| reason.outcome());
+                let result = GameResult { reason, ticks: report.tick, outcome };
                 self.result = Some(result);
                 self.waiting.clear();
                 self.observations.clear();
@@ -452,7 +453,8 @@ pub fn tick_is_due(delta: &Delta) -> bool {
     !delta.is_empty() || delta.tick.is_multiple_of(QUIET_TICKS)
 }
 
-/// The payload of `tank.checkpoint` after the last tick. Its state carries the whole tile grid.
+/// The payload of `tank.checkpoint` after the last tick. Its state carries the whole tile grid, and `resume` what a
+/// replay needs beside it to go on from here.
 pub fn checkpoint(rules: &Rules) -> payload::Checkpoint {
     let mut state = rules.full_state(Audience::Ai);
     state.map_tiles = Some(rules.tile_rows());
@@ -461,6 +463,7 @@ pub fn checkpoint(rules: &Rules) -> payload::Checkpoint {
         state: serde_json::to_value(state).expect("a state serialises"),
         state_hash: rules.state_hash_text(),
         rng_position: rules.rng_position(),
+        resume: Some(rules.resume_point()),
     }
 }
 
@@ -479,5 +482,6 @@ pub fn episode_ended(rules: &Rules, reason: EndReason) -> payload::EpisodeEnded 
             damage_taken: r.damage_taken,
         })
         .collect();
-    payload::EpisodeEnded { reason: reason.as_str().to_owned(), ticks: rules.ticks(), outcome: reason.outcome(), tanks }
+    let outcome = rules.outcome().unwrap_or_else(|| reason.outcome());
+    payload::EpisodeEnded { reason: reason.as_str().to_owned(), ticks: rules.ticks(), outcome, tanks }
 }

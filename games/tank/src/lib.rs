@@ -23,6 +23,7 @@ pub mod map;
 mod merge;
 pub mod observe;
 mod replay;
+mod rewind;
 pub mod rules;
 pub mod script;
 mod view;
@@ -39,6 +40,7 @@ pub use map::{Cell, Map, MapError, MapProblem, TILE, map_key};
 pub use merge::{MergeError, Merged, StateMerger};
 pub use observe::ObservationStack;
 pub use replay::{ReplayError, ReplayOutcome, Replayer, replay};
+pub use rewind::{Rewound, rewind};
 pub use rules::{
     Applied, Bullet, Effect, EffectKind, EndReason, InputSource, Joined, Reason, Reasons, RewardEntry, Rules,
     RulesError, Tank, TankRecord, TickReport, TileChange,

@@ -9,6 +9,11 @@ use crate::{
     wire::{BULLET_LABELS, BulletView, EffectView, PLAYER_LABELS, PlayerView, StateView, Stats},
 };
 
+/// Tanks, or bullets, kept at most; more than any session of the largest map can have.
+const MAX_ITEMS: usize = 8_192;
+/// Labels read of one list.
+const MAX_LABELS: usize = 64;
+
 /// A state that cannot be merged; the state before it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
@@ -162,7 +167,7 @@ fn merge_list<T>(
         }
         Value::Object(delta) => {
             if let Some(new) = delta.get("labels").and_then(Value::as_array) {
-                *labels = new.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+                *labels = new.iter().take(MAX_LABELS).filter_map(Value::as_str).map(str::to_owned).collect();
             }
             for gone in delta.get("removed").and_then(Value::as_array).into_iter().flatten() {
                 let gone = gone.as_str().and_then(NetId::parse);
@@ -192,8 +197,8 @@ fn merge_list<T>(
             .and_then(|wanted| items.iter().position(|item| id(item) == wanted));
         match (read(entry, at.map(|at| &items[at])), at) {
             (Some(item), Some(at)) => items[at] = item,
-            (Some(item), None) => items.push(item),
-            (None, _) => skipped += 1,
+            (Some(item), None) if items.len() < MAX_ITEMS => items.push(item),
+            _ => skipped += 1,
         }
     }
     skipped

@@ -11,6 +11,9 @@ use crate::{
     wire::{BulletView, StateView},
 };
 
+/// Health, speeds, cooldowns and radii off the wire count as this at most.
+const MOST: i32 = 1_000;
+
 /// A tank as a client knows it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ViewTank {
@@ -60,9 +63,13 @@ impl ClientView {
         Self::from_tiles(map.cols(), map.tiles().to_vec())
     }
 
-    /// A view with the tiles of a wire's `map.tiles`; `None` if the grid is empty or not square.
+    /// A view with the tiles of a wire's `map.tiles`; `None` if the grid is empty, not square, larger than any
+    /// map, or holds an unknown tile id.
     pub fn from_rows(rows: &[Vec<u8>]) -> Option<Self> {
         if rows.is_empty() || rows.len() > 128 || rows.iter().any(|row| row.len() != rows.len()) {
+            return None;
+        }
+        if rows.iter().flatten().any(|&id| id > tile::HQ) {
             return None;
         }
         Some(Self::from_tiles(rows.len() as i32, rows.concat()))
@@ -85,6 +92,9 @@ impl ClientView {
     }
 
     /// Takes the present state off the wire: first its tile changes, then its tanks.
+    ///
+    /// The wire may say anything. What lies outside the map is put on its border, and every other number is kept
+    /// within what a tank can be, so that whoever reads a view can calculate with it.
     pub fn apply(&mut self, state: &StateView) {
         self.revision = None;
         if let Some(rows) = &state.map_tiles
@@ -94,7 +104,7 @@ impl ClientView {
         }
         for change in &state.map_tiles_changed {
             let (row, col) = (i32::from(change.row), i32::from(change.col));
-            if row < self.cols && col < self.cols {
+            if row < self.cols && col < self.cols && change.tile_id <= tile::HQ {
                 self.tiles[(row * self.cols + col) as usize] = change.tile_id;
             }
         }
@@ -108,22 +118,32 @@ impl ClientView {
                 Role::Ai => TankKind::NormalEn,
             });
             let spec = kind.spec();
+            let max_health = p.max_health.clamp(1, MOST);
             self.put(ViewTank {
                 id: p.id,
                 kind,
                 role: p.role,
-                x: p.x,
-                y: p.y,
-                dir: (p.dir_x, p.dir_y),
-                health: p.health,
-                max_health: p.max_health,
-                speed: p.speed.unwrap_or(spec.speed),
-                shoot_cooldown: p.shoot_cooldown.unwrap_or(0),
-                cooldown: p.cooldown.unwrap_or(spec.cooldown),
+                x: p.x.clamp(0, self.size() - 1),
+                y: p.y.clamp(0, self.size() - 1),
+                dir: (p.dir_x.clamp(-1, 1), p.dir_y.clamp(-1, 1)),
+                health: p.health.clamp(0, max_health),
+                max_health,
+                speed: p.speed.unwrap_or(spec.speed).clamp(0, MOST),
+                shoot_cooldown: p.shoot_cooldown.unwrap_or(0).min(MOST as u32),
+                cooldown: p.cooldown.unwrap_or(spec.cooldown).min(MOST as u32),
                 since: state.tick,
             });
         }
-        self.bullets.clone_from(&state.bullets);
+        let size = self.size();
+        self.bullets.clear();
+        self.bullets.extend(state.bullets.iter().map(|b| BulletView {
+            x: b.x.clamp(0, size - 1),
+            y: b.y.clamp(0, size - 1),
+            dir_x: b.dir_x.clamp(-1, 1),
+            dir_y: b.dir_y.clamp(-1, 1),
+            radius: b.radius.clamp(0, MOST),
+            ..*b
+        }));
     }
 
     /// Takes the present state of the rules. Player tanks show no shot cooldown, as on the wire.

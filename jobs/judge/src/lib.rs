@@ -6,11 +6,13 @@
 //! compare-and-set, and moves it back when live play falls below the predecessor's.
 //!
 //! Guarantees: a version is promoted only on a verdict of its own trial against the champion of that moment; the
-//! games of one trial are in the table once, however often the judge was killed.
+//! games of one trial are in the table once, however often the judge was killed; a judge that begins again knows the
+//! scores, moves and verdicts of those before it.
 
 mod arena;
 mod live;
 mod metrics;
+mod past;
 mod ratings;
 mod sequential;
 mod service;
@@ -19,6 +21,7 @@ mod trial;
 pub use arena::{Arena, Fixture, GameResult, fixtures};
 pub use live::{Fall, LiveConfig, LivePlay};
 pub use metrics::describe_metrics;
+pub use past::Past;
 pub use ratings::{Rating, ratings};
 pub use sequential::{Decision, SequentialConfig, SequentialTest, fisher_lower, sign_test};
 pub use service::{Judge, JudgeConfig, JudgeError, JudgeState, LiveGame, Promotion, ScoreRow};

@@ -12,7 +12,7 @@ use flywheel_events::{BaseKey, ModelRef, ModelVersion, System};
 use flywheel_lake::{Lake, LakeError};
 use flywheel_policy::{Network, VersionedNetwork};
 use flywheel_registry::{Registry, RegistryError};
-use flywheel_tables::{EvaluationRow, EvaluationsBuilder, TableName};
+use flywheel_tables::{EvaluationRow, EvaluationsBuilder, TableError, TableName};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::{
     arena::{Arena, split_mix},
     live::{LiveConfig, LivePlay},
     metrics::{GAMES, ROLLBACKS, SCORE, TRIAL_SECONDS, VERDICTS},
+    past::Past,
     trial::{Contender, JudgedGame, TrialConfig, TrialError, Verdict, by_opponent, score_sheet, trial},
 };
 
@@ -63,18 +64,22 @@ pub struct Promotion {
     pub rollback: bool,
 }
 
-/// What the judge has done and is doing.
-#[derive(Debug, Clone, Default, Serialize)]
+/// What the judge has done and is doing. Counters begin with this judge; lists hold what earlier ones found, too.
+#[derive(Debug, Clone, Default)]
 pub struct JudgeState {
-    /// One line for people.
+    /// One line for people: what it does, or what it waits for when it is not busy.
     pub doing: String,
     pub busy: bool,
     pub games: u64,
     pub promoted: u64,
     pub refused: u64,
     pub rollbacks: u64,
-    pub scores: Vec<ScoreRow>,
-    pub promotions: Vec<Promotion>,
+    /// Score sheets of all champions there ever were, by rising time.
+    pub scores: Arc<Vec<ScoreRow>>,
+    /// Moves of `champion`, oldest first: those before this judge, whoever made them, and its own.
+    pub promotions: Arc<Vec<Promotion>>,
+    /// How many of `promotions` were there before this judge.
+    pub promotions_before: usize,
     pub last_verdict: Option<String>,
     /// Games of the trial under way.
     pub trial_games: u64,
@@ -92,6 +97,8 @@ pub enum JudgeError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Lake(#[from] LakeError),
+    #[error(transparent)]
+    Table(#[from] TableError),
     #[error(transparent)]
     Trial(#[from] TrialError),
     #[error("a judged game panicked: {0}")]
@@ -129,6 +136,31 @@ impl Judge {
 
     fn lock(&self) -> MutexGuard<'_, JudgeState> {
         self.state.lock().expect("nothing panics while it holds the state")
+    }
+
+    /// Takes up what earlier judges found: scores, moves of the champion, verdicts. To be called once, before
+    /// [`Judge::run`].
+    ///
+    /// # Errors
+    /// If the table or the registry cannot be read; the judge then begins without a past.
+    pub async fn recall(&self) -> Result<(), JudgeError> {
+        let Past { scores, promotions, mut verdicts } =
+            Past::read(&self.lake, &self.registry, &self.config.base_key).await?;
+        verdicts.drain(..verdicts.len().saturating_sub(VERDICTS_KEPT));
+        if let Some(champion) = promotions.last() {
+            for row in scores.iter().filter(|row| row.version == champion.to) {
+                metrics::gauge!(SCORE, "opponent" => row.opponent.clone()).set(row.score);
+            }
+        }
+        let mut state = self.lock();
+        state.last_verdict = verdicts.last().map(|(version, promoted, reason)| {
+            format!("version {version} {}: {reason}", if *promoted { "promoted" } else { "refused" })
+        });
+        state.promotions_before = promotions.len();
+        state.scores = Arc::new(scores);
+        state.promotions = Arc::new(promotions);
+        state.verdicts = verdicts;
+        Ok(())
     }
 
     fn doing(&self, busy: bool, line: impl Into<String>) {
@@ -182,10 +214,10 @@ impl Judge {
     }
 
     fn waiting_line(&self) -> String {
-        self.lock().last_verdict.clone().map_or_else(
-            || "waiting for a first candidate".to_owned(),
-            |verdict| format!("waiting for a candidate; last: {verdict}"),
-        )
+        self.lock()
+            .last_verdict
+            .clone()
+            .map_or_else(|| "a first candidate".to_owned(), |verdict| format!("a candidate; last: {verdict}"))
     }
 
     /// Puts `version` on trial against the champion of this moment, and promotes it if it wins.
@@ -241,7 +273,7 @@ impl Judge {
             Ok(_) => {
                 let mut state = self.lock();
                 state.promoted += 1;
-                state.promotions.push(Promotion {
+                Arc::make_mut(&mut state.promotions).push(Promotion {
                     t_ms: now_ms(),
                     from: champion.map(|c| c.version.0),
                     to: version.0,
@@ -325,7 +357,13 @@ impl Judge {
         let mut state = self.lock();
         for (opponent, (n, score)) in by_opponent(&games) {
             metrics::gauge!(SCORE, "opponent" => opponent.clone()).set(score);
-            state.scores.push(ScoreRow { t_ms: now_ms(), version: version.0, opponent, games: n, score });
+            Arc::make_mut(&mut state.scores).push(ScoreRow {
+                t_ms: now_ms(),
+                version: version.0,
+                opponent,
+                games: n,
+                score,
+            });
         }
         Ok(())
     }
@@ -399,7 +437,7 @@ impl Judge {
         let mut state = self.lock();
         state.rollbacks += 1;
         state.last_verdict = Some(format!("rolled back to {predecessor}: {reason}"));
-        state.promotions.push(Promotion {
+        Arc::make_mut(&mut state.promotions).push(Promotion {
             t_ms: now_ms(),
             from: Some(champion.version.0),
             to: predecessor.0,

@@ -36,18 +36,45 @@ pub(crate) struct Stored {
     pub dead_elsewhere: u64,
 }
 
+/// Which states of the tables are compared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Versions {
+    events: Option<u64>,
+    transitions: Option<u64>,
+    episodes: Option<u64>,
+}
+
+impl Versions {
+    /// The newest ones, in the order against that of the commits: a game whose episodes are in has its transitions in.
+    ///
+    /// Dead letters are read as they are later: they are written before their position moves, and only ever more.
+    pub async fn now(lake: &Lake) -> Result<Self, LakeError> {
+        let episodes = lake.table(TableName::Episodes).version().await?;
+        let transitions = lake.table(TableName::Transitions).version().await?;
+        Ok(Self { episodes, transitions, events: lake.table(TableName::Events).version().await? })
+    }
+}
+
 impl Stored {
-    pub async fn read(lake: &Lake) -> Result<Self, LakeError> {
+    pub async fn read(lake: &Lake, versions: Versions) -> Result<Self, LakeError> {
         let mut stored = Self::default();
-        stored.read_events(lake).await?;
-        stored.read_transitions(lake).await?;
-        stored.read_episodes(lake).await?;
+        // A table that was not there then holds nothing.
+        if versions.events.is_some() {
+            stored.read_events(lake, versions.events).await?;
+        }
+        if versions.transitions.is_some() {
+            stored.read_transitions(lake, versions.transitions).await?;
+        }
+        if versions.episodes.is_some() {
+            stored.read_episodes(lake, versions.episodes).await?;
+        }
         stored.read_dead_letters(lake).await?;
         Ok(stored)
     }
 
-    async fn read_events(&mut self, lake: &Lake) -> Result<(), LakeError> {
-        let options = ScanOptions::columns(["game_id", "seq", "kind", "payload"]);
+    async fn read_events(&mut self, lake: &Lake, version: Option<u64>) -> Result<(), LakeError> {
+        let columns = ScanOptions::columns(["game_id", "seq", "kind", "payload"]);
+        let options = ScanOptions { version, ..columns };
         let mut batches = lake.table(TableName::Events).scan_stream(options).await?;
         while let Some(batch) = batches.try_next().await? {
             let text = |name| batch.column_by_name(name).expect("the scan asked for it").as_string::<i32>();
@@ -65,8 +92,9 @@ impl Stored {
         Ok(())
     }
 
-    async fn read_transitions(&mut self, lake: &Lake) -> Result<(), LakeError> {
-        let options = ScanOptions::columns(["game_id", "tick", "tank_id"]);
+    async fn read_transitions(&mut self, lake: &Lake, version: Option<u64>) -> Result<(), LakeError> {
+        let columns = ScanOptions::columns(["game_id", "tick", "tank_id"]);
+        let options = ScanOptions { version, ..columns };
         let mut batches = lake.table(TableName::Transitions).scan_stream(options).await?;
         while let Some(batch) = batches.try_next().await? {
             let column = |name| batch.column_by_name(name).expect("the scan asked for it");
@@ -83,8 +111,9 @@ impl Stored {
         Ok(())
     }
 
-    async fn read_episodes(&mut self, lake: &Lake) -> Result<(), LakeError> {
-        let options = ScanOptions::columns(["game_id", "seat", "incomplete"]);
+    async fn read_episodes(&mut self, lake: &Lake, version: Option<u64>) -> Result<(), LakeError> {
+        let columns = ScanOptions::columns(["game_id", "seat", "incomplete"]);
+        let options = ScanOptions { version, ..columns };
         let mut batches = lake.table(TableName::Episodes).scan_stream(options).await?;
         while let Some(batch) = batches.try_next().await? {
             let column = |name| batch.column_by_name(name).expect("the scan asked for it");

@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use flywheel_catalog::CatalogError;
+use flywheel_catalog::{CatalogError, CatalogErrorKind};
 
 use crate::RunContext;
 
@@ -16,7 +16,7 @@ pub trait Job: Send {
     /// happen without the lease (publishing, committing) is preceded by [`RunContext::confirm`].
     ///
     /// # Errors
-    /// Whatever makes going on pointless; it is written to the run.
+    /// Whatever ends this attempt; [`JobError`] says whether there is to be another. It is written to the run.
     async fn run(&mut self, context: &RunContext) -> Result<Outcome, JobError>;
 }
 
@@ -32,15 +32,33 @@ pub enum Outcome {
 /// Why a job could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// The run is somebody else's now.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
+    /// The run is somebody else's now; nothing more is written of it here.
+    #[error("the run belongs to another worker now")]
+    Lost,
+    /// Another attempt would end alike: the run has failed until somebody resumes it.
     #[error("{0}")]
     Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// Another attempt may get further: the run is queued again and goes on from its newest checkpoint.
+    #[error("{0}")]
+    Interrupted(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl JobError {
     pub fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(error.into())
+    }
+
+    pub fn interrupted(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Interrupted(error.into())
+    }
+}
+
+impl From<CatalogError> for JobError {
+    fn from(error: CatalogError) -> Self {
+        match error.kind() {
+            CatalogErrorKind::Fenced => Self::Lost,
+            CatalogErrorKind::Unavailable => Self::interrupted(error),
+            CatalogErrorKind::NotFound | CatalogErrorKind::Conflict => Self::failed(error),
+        }
     }
 }

@@ -41,10 +41,22 @@ pub enum Ended {
     Stopped,
     /// Because this process ends; whoever comes next goes on.
     Released,
-    /// With an error, which is written to the run.
+    /// With an error that another attempt would meet again; it is written to the run, which waits for a resume.
     Failed,
+    /// With an error that another attempt may get past; it is written to the run, which is queued again.
+    Interrupted,
     /// The lease was lost and the job dropped; nothing was written.
     Lost,
+}
+
+/// What the catalog keeps of it.
+fn state_of(ended: Ended) -> RunState {
+    match ended {
+        Ended::Completed => RunState::Completed,
+        Ended::Stopped => RunState::Stopped,
+        Ended::Failed => RunState::Failed,
+        Ended::Released | Ended::Interrupted | Ended::Lost => RunState::Queued,
+    }
 }
 
 /// Why a run could not be taken or ended.
@@ -76,20 +88,28 @@ impl Worker {
     /// If the catalog cannot be used.
     pub async fn serve(&self, job: &mut dyn Job, cancel: &CancellationToken) -> Result<(), RunJobError> {
         while !cancel.is_cancelled() {
-            match self.runs.lease_next(job.kind(), &self.config.owner, self.config.ttl).await? {
-                Some(lease) => {
-                    self.work(lease, job, cancel).await?;
-                }
-                None => {
-                    tokio::select! {
-                        biased;
-                        () = cancel.cancelled() => {}
-                        () = tokio::time::sleep(self.config.idle) => {}
-                    }
+            let ended = match self.runs.lease_next(job.kind(), &self.config.owner, self.config.ttl).await? {
+                Some(lease) => Some(self.work(lease, job, cancel).await?),
+                None => None,
+            };
+            // What interrupted a run may need a while to pass.
+            if matches!(ended, None | Some(Ended::Interrupted)) {
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => {}
+                    () = tokio::time::sleep(self.config.idle) => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes one run, for [`Worker::work`].
+    ///
+    /// # Errors
+    /// `Conflict` if somebody else holds it or it has ended, `NotFound` if there is none of that id.
+    pub async fn lease(&self, id: &RunId) -> Result<Lease, RunJobError> {
+        Ok(self.runs.lease(id, &self.config.owner, self.config.ttl).await?)
     }
 
     /// Works on one run.
@@ -97,11 +117,19 @@ impl Worker {
     /// # Errors
     /// `Conflict` if somebody else holds it or it has ended.
     pub async fn run(&self, id: &RunId, job: &mut dyn Job, cancel: &CancellationToken) -> Result<Ended, RunJobError> {
-        let lease = self.runs.lease(id, &self.config.owner, self.config.ttl).await?;
-        self.work(lease, job, cancel).await
+        self.work(self.lease(id).await?, job, cancel).await
     }
 
-    async fn work(&self, lease: Lease, job: &mut dyn Job, cancel: &CancellationToken) -> Result<Ended, RunJobError> {
+    /// Works on a run that this worker has leased just now, until it ends or the lease is lost.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read at the start or written at the end; the run is then free when its lease ends.
+    pub async fn work(
+        &self,
+        lease: Lease,
+        job: &mut dyn Job,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, RunJobError> {
         let run = Arc::new(self.runs.get(&lease.run).await?);
         let context = RunContext {
             runs: self.runs.clone(),
@@ -126,24 +154,25 @@ impl Worker {
         // A beat under way is waited for: its older progress must not be written after the last one.
         ended.cancel();
         let _lost_or_not_the_next_call_says = keeper.await;
-        let (state, ended, error) = match outcome {
-            Ok(Outcome::Completed) => (RunState::Completed, Ended::Completed, None),
+        let (mut ended, error) = match outcome {
+            Ok(Outcome::Completed) => (Ended::Completed, None),
             // The process ends, nobody asked for this run to stop: it is for the next worker.
-            Ok(Outcome::Stopped) if cancel.is_cancelled() => (RunState::Queued, Ended::Released, None),
-            Ok(Outcome::Stopped) => (RunState::Stopped, Ended::Stopped, None),
-            Err(JobError::Catalog(error)) if error.is_fenced() => return Ok(Ended::Lost),
-            Err(error) => (RunState::Failed, Ended::Failed, Some(error.to_string())),
+            Ok(Outcome::Stopped) if cancel.is_cancelled() => (Ended::Released, None),
+            Ok(Outcome::Stopped) => (Ended::Stopped, None),
+            Err(JobError::Lost) => return Ok(Ended::Lost),
+            Err(JobError::Failed(error)) => (Ended::Failed, Some(error.to_string())),
+            Err(JobError::Interrupted(error)) => (Ended::Interrupted, Some(error.to_string())),
         };
-        let written = match self.runs.heartbeat(&lease, &context.latest_progress()).await {
-            // Asked to stop while the process was ending: the request wins.
-            Ok(control) if control.stop_requested && state == RunState::Queued => {
-                self.runs.finish(&lease, RunState::Stopped, None).await.map(|()| Ended::Stopped)
+        let written = async {
+            let control = self.runs.heartbeat(&lease, &context.latest_progress()).await?;
+            // Asked to stop while it ended for another reason that would let it go on: the request wins.
+            if control.stop_requested && state_of(ended) == RunState::Queued {
+                ended = Ended::Stopped;
             }
-            Ok(_) => self.runs.finish(&lease, state, error.as_deref()).await.map(|()| ended),
-            Err(error) => Err(error),
+            self.runs.finish(&lease, state_of(ended), error.as_deref()).await
         };
-        match written {
-            Ok(ended) => {
+        match written.await {
+            Ok(()) => {
                 info!(run = %lease.run, ?ended, error, "the run has ended here");
                 Ok(ended)
             }

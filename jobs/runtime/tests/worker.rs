@@ -21,6 +21,8 @@ struct Count {
     /// Waits here before step `gate.0`, having said so, until it is let go; or until it is asked to stop.
     gate: Option<(u64, Arc<Notify>, Option<Arc<Notify>>)>,
     fail_at: Option<u64>,
+    /// Whether another attempt gets past what it meets at `fail_at`.
+    passes: bool,
 }
 
 #[async_trait]
@@ -42,7 +44,12 @@ impl Job for Count {
                 }
             }
             if self.fail_at == Some(step) {
-                return Err(JobError::failed(format!("step {step} has no paper")));
+                let why = format!("step {step} has no paper");
+                if self.passes {
+                    self.fail_at = None;
+                    return Err(JobError::interrupted(why));
+                }
+                return Err(JobError::failed(why));
             }
             self.steps.lock().unwrap().push(step);
             context.progress(json!({"step": step}));
@@ -80,7 +87,7 @@ impl Fixture {
     }
 
     fn job(&self) -> Count {
-        Count { steps: Arc::clone(&self.steps), gate: None, fail_at: None }
+        Count { steps: Arc::clone(&self.steps), gate: None, fail_at: None, passes: false }
     }
 
     /// A job that waits before `step`, and the two ends of its gate.
@@ -203,4 +210,74 @@ async fn a_worker_serves_every_run_of_its_kind_until_it_is_cancelled() {
     assert_eq!(job.1.load(Ordering::SeqCst), 3);
     assert_eq!(f.state().await, RunState::Completed);
     assert_eq!(f.runs.get(&other).await.unwrap().state, RunState::Queued);
+}
+
+#[tokio::test]
+async fn an_interrupted_run_keeps_its_error_and_is_queued_for_another_attempt() {
+    let f = fixture().await;
+    let mut job = Count { fail_at: Some(4), passes: true, ..f.job() };
+    let ended = f.worker("a").run(&f.id, &mut job, &CancellationToken::new()).await.unwrap();
+    let run = f.runs.get(&f.id).await.unwrap();
+    assert_eq!(
+        (ended, run.state, run.error.as_deref(), run.checkpoint.as_deref()),
+        (Ended::Interrupted, RunState::Queued, Some("step 4 has no paper"), Some("3"))
+    );
+    let ended = f.worker("b").run(&f.id, &mut job, &CancellationToken::new()).await.unwrap();
+    assert_eq!((ended, f.runs.get(&f.id).await.unwrap().error), (Ended::Completed, None));
+    assert_eq!(*f.steps.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_stop_asked_of_a_run_that_is_interrupted_keeps_it_stopped() {
+    let f = fixture().await;
+    let (job, arrived, go) = f.gated(4);
+    let mut job = Count { fail_at: Some(4), passes: true, ..job };
+    let (worker, id) = (f.worker("a"), f.id.clone());
+    let working = tokio::spawn(async move { worker.run(&id, &mut job, &CancellationToken::new()).await });
+    arrived.notified().await;
+    f.runs.request_stop(&f.id).await.unwrap();
+    go.notify_one();
+    assert_eq!(working.await.unwrap().unwrap(), Ended::Stopped);
+    let run = f.runs.get(&f.id).await.unwrap();
+    assert_eq!((run.state, run.error.as_deref()), (RunState::Stopped, Some("step 4 has no paper")));
+}
+
+#[tokio::test]
+async fn a_worker_takes_an_interrupted_run_up_again_by_itself() {
+    struct UntilDone(Count, CancellationToken);
+
+    #[async_trait]
+    impl Job for UntilDone {
+        fn kind(&self) -> &'static str {
+            self.0.kind()
+        }
+
+        async fn run(&mut self, context: &RunContext) -> Result<Outcome, JobError> {
+            let outcome = self.0.run(context).await?;
+            self.1.cancel();
+            Ok(outcome)
+        }
+    }
+
+    let f = fixture().await;
+    let cancel = CancellationToken::new();
+    let mut job = UntilDone(Count { fail_at: Some(2), passes: true, ..f.job() }, cancel.clone());
+    f.worker("a").serve(&mut job, &cancel).await.unwrap();
+    assert_eq!(f.state().await, RunState::Completed);
+    assert_eq!(*f.steps.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_lost_lease_ends_the_job_and_a_catalog_that_is_away_only_interrupts_it() {
+    let f = fixture().await;
+    let old = f.runs.lease(&f.id, "old", Duration::from_secs(1)).await.unwrap();
+    f.now.fetch_add(5_000, Ordering::SeqCst);
+    f.runs.lease(&f.id, "heir", Duration::from_secs(1)).await.unwrap();
+    let fenced = f.runs.check(&old).await.unwrap_err();
+    assert!(matches!(JobError::from(fenced), JobError::Lost));
+    let unknown = f.runs.get(&"count-none".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(JobError::from(unknown), JobError::Failed(_)));
+    let dir = tempfile::tempdir().unwrap();
+    let away = Catalog::open(&dir.path().join("no/such/folder.sqlite")).await.unwrap_err();
+    assert!(matches!(JobError::from(away), JobError::Interrupted(_)));
 }

@@ -1,6 +1,7 @@
 use flywheel_lake::LakeError;
 use flywheel_log::LogError;
 use flywheel_policy::LearnError;
+use flywheel_registry::RegistryError;
 use flywheel_replay::ReplayError;
 use flywheel_tables::TableError;
 
@@ -30,6 +31,14 @@ pub enum TrainError {
     /// Another process trains this run now.
     #[error("another process has taken this run over; nothing more was published or kept")]
     Fenced,
-    #[error("{what}: {why}")]
-    Host { what: &'static str, why: String },
+    #[error("the registry")]
+    Registry(#[from] RegistryError),
+}
+
+impl TrainError {
+    /// Whether another attempt with the same settings and data would end alike. All else may pass: a store that is
+    /// away, a disk that is full.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Diverged(_) | Self::Config(_) | Self::Row(_))
+    }
 }

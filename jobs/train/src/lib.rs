@@ -2,8 +2,8 @@
 //!
 //! A [`Session`] is one run on one thread. It reads the newest rows of `transitions` at a pinned version, then
 //! follows the log, samples by priority, steps the learner as often as the data pays for, publishes candidates and
-//! keeps checkpoints. Everything but the learner is here; `flywheel-trainer` (feature `torch`) joins it with the one
-//! on libtorch.
+//! keeps checkpoints. A [`TrainJob`] runs one under the lease that a `flywheel_jobs::Worker` keeps. Everything but the
+//! learner is here; `flywheel-trainer` (feature `torch`) joins it with the one on libtorch.
 //!
 //! Guarantees: a record is sampleable as soon as the log hands it over, between two steps; a run that was stopped or
 //! killed goes on from its last whole checkpoint; on fixed data (`follow = false`) it goes on step for step as if it
@@ -17,11 +17,13 @@ mod follow;
 mod freshness;
 mod games;
 mod host;
+mod job;
 #[cfg(feature = "torch")]
 mod learner;
 mod load;
 pub mod metrics;
 mod session;
+mod take;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, TrainerState};
@@ -30,7 +32,9 @@ pub use error::TrainError;
 pub use follow::{Batch, follow};
 pub use freshness::{Freshness, FreshnessReport};
 pub use games::{ExperienceFactory, Games, GamesStats, Taken};
-pub use host::{KIND, RunHost, take_run};
+pub use host::RunHost;
+pub use job::{KIND, Plan, TrainJob, TrainParts};
 pub use load::{Loaded, load_table};
 pub use session::{Beat, Candidate, Ended, Host, Origin, PublishError, Session, Sources};
+pub use take::take_run;
 pub use trainer::{Step, TrainLearner, Trainer};

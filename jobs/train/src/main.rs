@@ -11,23 +11,21 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, bail};
 use clap::Parser;
 use flywheel_backends::{BackendUrls, Backends};
-use flywheel_catalog::RunState;
-use flywheel_events::{ModelRef, System};
+use flywheel_catalog::Run;
+use flywheel_events::System;
 use flywheel_game_api::Experience;
+use flywheel_jobs::{Ended, Worker, WorkerConfig};
 use flywheel_tank::TankExperience;
 use flywheel_torch::TorchDqn;
-use flywheel_train::{
-    Checkpoints, Ended, Origin, RunHost, Session, Shape, Sources, TrainConfig, TrainError, Trainer, take_run,
-};
+use flywheel_train::{Plan, Shape, Sources, TrainConfig, TrainError, TrainJob, TrainParts, take_run};
 use serde_json::json;
-use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::args::{Cli, Command, TrainArgs};
 
-/// Who published the random network that everything begins with.
-const BOOTSTRAP: &str = "bootstrap";
+/// Longest wait for the learning thread of a run that was taken over.
+const SETTLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     // Two TLS providers come in through dependencies; one of them must be named before the first use.
@@ -91,12 +89,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         .context("starting the runtime")?;
     let cancel = CancellationToken::new();
     runtime.spawn(signals(cancel.clone()));
-    let outcome = runtime.block_on(prepare(args, &cancel));
-    let code = match outcome? {
-        // Learning runs here, on the main thread; the runtime's thread does the waiting.
-        Some(prepared) => prepared.run(runtime.handle(), &cancel)?,
-        None => ExitCode::SUCCESS,
-    };
+    let code = runtime.block_on(work(args, &cancel))?;
     cancel.cancel();
     runtime.shutdown_timeout(Duration::from_secs(2));
     Ok(code)
@@ -122,122 +115,74 @@ async fn signals(cancel: CancellationToken) {
     }
 }
 
-/// A leased run and what it works on.
-struct Prepared {
-    backends: Backends,
-    host: RunHost,
-    config: TrainConfig,
-    shape: Shape,
-    checkpoints: Checkpoints,
-    origin: Origin,
-}
-
-async fn prepare(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Option<Prepared>> {
+/// Takes the run and works on it until it ends here.
+async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<ExitCode> {
     let given = args.config(TrainConfig::default());
-    let shape = checked(&given)?;
+    checked(&given)?;
     // The device first: a wrong one should be said before anything is waited for.
     flywheel_torch::open_device(given.device)?;
     let urls = BackendUrls { log: args.log.clone(), data: args.data.clone() };
     let backends = Backends::connect(&urls).await?;
     let runs = backends.catalog.runs();
-    let spec = json!({"base_key": given.base_key, "config": given});
-    let owner = format!("trainer-{}", std::process::id());
-    let ttl = Duration::from_secs(args.lease_seconds);
-    let taken = take_run(&runs, args.run.as_deref(), &given.base_key, &spec, &owner, ttl, cancel).await?;
-    let Some((lease, spec)) = taken else { return Ok(None) };
-    // What the run was made with, and this command line's flags over it.
-    let made_with = serde_json::from_value(spec["config"].clone()).unwrap_or_default();
-    let config = args.config(made_with);
-    let run = lease.run.clone();
-    let host = RunHost::start(
-        &Handle::current(),
-        runs,
-        lease,
-        backends.registry.clone(),
-        config.base_key.clone(),
-        cancel.clone(),
+    let worker = Worker::new(
+        runs.clone(),
+        WorkerConfig {
+            owner: format!("trainer-{}", std::process::id()),
+            ttl: Duration::from_secs(args.lease_seconds),
+            ..WorkerConfig::default()
+        },
     );
-    info!(%run, base_key = %config.base_key, "leased the run");
-    let rest = async {
-        checked(&config)?;
-        let checkpoints = Checkpoints::open(args.data.join("runs").join(run.as_str()))?;
-        Ok::<_, anyhow::Error>((checkpoints, origin(&backends, &config).await?))
+    let spec = json!({"base_key": given.base_key, "config": given});
+    let taken = take_run(&runs, &worker, args.run.as_deref(), &given.base_key, &spec, cancel).await?;
+    let Some(lease) = taken else { return Ok(ExitCode::SUCCESS) };
+    let run = lease.run.clone();
+    let parts = TrainParts {
+        sources: Sources { log: backends.log, lake: backends.lake },
+        registry: backends.registry,
+        checkpoints: args.data.join("runs"),
+        experience,
+        code: json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": Some(env!("FLYWHEEL_COMMIT")).filter(|commit| !commit.is_empty()),
+        }),
     };
-    match rest.await {
-        Ok((checkpoints, origin)) => Ok(Some(Prepared { backends, host, config, shape, checkpoints, origin })),
-        Err(error) => {
-            host.finish(RunState::Failed, Some(&format!("{error:#}"))).await?;
-            Err(error)
+    let mut job = TrainJob::new(parts, |run: &Run| plan(args, run));
+    match worker.work(lease, &mut job, cancel).await.context("ending the run")? {
+        Ended::Completed | Ended::Stopped | Ended::Released => Ok(ExitCode::SUCCESS),
+        Ended::Failed | Ended::Interrupted => {
+            let why = runs.get(&run).await.ok().and_then(|run| run.error);
+            bail!("the training run: {}", why.as_deref().unwrap_or("another process has gone on with it since"))
+        }
+        Ended::Lost => {
+            // The process must not end under the feet of a thread that computes.
+            if tokio::time::timeout(SETTLE, job.settled()).await.is_err() {
+                warn!("the learning thread has not ended in {SETTLE:?}");
+            }
+            error!("another process has taken this run over; nothing more was written");
+            Ok(ExitCode::from(6))
         }
     }
 }
 
-fn checked(config: &TrainConfig) -> anyhow::Result<Shape> {
+/// What the run was made with, and this command line's flags over it.
+fn plan(args: &TrainArgs, run: &Run) -> Result<Plan<TorchDqn>, TrainError> {
+    let made_with = serde_json::from_value(run.spec["config"].clone()).unwrap_or_default();
+    let config = args.config(made_with);
+    let shape = checked(&config)?;
+    info!(run = %run.id, base_key = %config.base_key, "leased the run");
+    let dqn = config.dqn(shape);
+    let learner = move || {
+        let learner = TorchDqn::new(dqn)?;
+        info!(device = learner.device(), network = %learner.config().network, "learning");
+        Ok(learner)
+    };
+    Ok(Plan { config, shape, learner: Box::new(learner) })
+}
+
+fn checked(config: &TrainConfig) -> Result<Shape, TrainError> {
     let Some(shape) = Shape::of(config.system) else {
-        bail!("no learner plays `{}` yet; use --system tank", config.system);
+        return Err(TrainError::Config(format!("no learner plays `{}` yet; use --system tank", config.system)));
     };
     let problems = config.problems(shape);
-    if !problems.is_empty() {
-        bail!("the settings make no sense: {}", problems.join("; "));
-    }
-    Ok(shape)
-}
-
-/// Where a fresh run begins: the champion, unless that is the random network that everything began with.
-async fn origin(backends: &Backends, config: &TrainConfig) -> anyhow::Result<Origin> {
-    let code = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": Some(env!("FLYWHEEL_COMMIT")).filter(|commit| !commit.is_empty()),
-    });
-    let mut origin = Origin { parent: None, code };
-    let champion = backends.registry.resolve(&config.base_key, "champion").await?;
-    if let Some(champion) = champion {
-        let model = ModelRef::new(config.base_key.clone(), champion.version);
-        let network = match backends.registry.fetch(&model).await {
-            Ok((card, network)) => Some(network).filter(|_| config.warm_start && card.train_job_id != BOOTSTRAP),
-            Err(error) => {
-                warn!(%model, %error, "cannot begin from the champion");
-                None
-            }
-        };
-        origin.parent = Some((champion.version, network));
-    }
-    Ok(origin)
-}
-
-impl Prepared {
-    fn run(self, handle: &Handle, cancel: &CancellationToken) -> anyhow::Result<ExitCode> {
-        let Self { backends, mut host, config, shape, checkpoints, origin } = self;
-        let sources = Sources { log: backends.log.clone(), lake: backends.lake.clone() };
-        let mut tasks = JoinSet::new();
-        let learner = match TorchDqn::new(config.dqn(shape)) {
-            Ok(learner) => learner,
-            Err(error) => {
-                handle.block_on(host.finish(RunState::Failed, Some(&error.to_string())))?;
-                return Err(error.into());
-            }
-        };
-        info!(device = learner.device(), network = %learner.config().network, "learning");
-        let trainer = Trainer::new(config, shape, learner, experience);
-        let outcome = Session::open(handle, trainer, &mut host, checkpoints, &sources, origin, (&mut tasks, cancel))
-            .and_then(|mut session| session.run(handle, |_| {}));
-        tasks.abort_all();
-        // A run that was asked to stop stays stopped; one whose process was told to end waits for the next.
-        let (state, error) = match &outcome {
-            Ok(Ended::Completed) => (RunState::Completed, None),
-            Ok(Ended::Stopped) if host.stop_requested() => (RunState::Stopped, None),
-            Ok(Ended::Stopped) => (RunState::Queued, None),
-            Err(TrainError::Fenced) => {
-                error!("another process has taken this run over; nothing more was written");
-                return Ok(ExitCode::from(6));
-            }
-            Err(error @ (TrainError::Diverged(_) | TrainError::Config(_) | TrainError::Row(_))) => {
-                (RunState::Failed, Some(error.to_string()))
-            }
-            Err(error) => (RunState::Queued, Some(error.to_string())),
-        };
-        handle.block_on(host.finish(state, error.as_deref())).context("ending the run")?;
-        outcome.map(|ended| info!(?ended, "the run has ended")).context("the training run")?;
-        Ok(ExitCode::SUCCESS)
-    }
+    if problems.is_empty() { Ok(shape) } else { Err(TrainError::Config(problems.join("; "))) }
 }

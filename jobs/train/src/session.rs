@@ -68,28 +68,6 @@ pub trait Host {
     fn published(&mut self, wait: bool) -> Option<Result<ModelVersion, PublishError>>;
 }
 
-impl<H: Host> Host for &mut H {
-    fn beat(&mut self, progress: &Value) -> Beat {
-        (**self).beat(progress)
-    }
-
-    fn confirm(&mut self) -> Beat {
-        (**self).confirm()
-    }
-
-    fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat {
-        (**self).checkpointed(checkpoint)
-    }
-
-    fn publish(&mut self, candidate: Candidate) {
-        (**self).publish(candidate);
-    }
-
-    fn published(&mut self, wait: bool) -> Option<Result<ModelVersion, PublishError>> {
-        (**self).published(wait)
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("the run belongs to another process now")]

@@ -282,7 +282,7 @@ fn wrong_settings_are_said_in_one_line_and_nothing_is_begun() {
     };
     refused(&["--discount", "1.5"], "`discount` must lie within 0..=1");
     refused(&["--system", "doom"], "no learner plays `doom` yet");
-    refused(&["--log", "kafka://x"], "`kafka://x` is not a log");
+    refused(&["--log", "nats://x"], "`nats://x` is not a log");
     refused(&["--head", "wide"], "neither plain nor dueling");
     assert!(!data.path().join("catalog.sqlite").exists());
 }

@@ -33,7 +33,7 @@ pub use error::FlowError;
 pub use game::{Closing, is_terminal};
 pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
-pub use seen::{Seen, SeqSet};
+pub use seen::{Added, Seen, SeqSet};
 pub use status::{FlowState, FlowStatus};
 pub use tokio_util::sync::CancellationToken;
 

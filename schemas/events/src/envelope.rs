@@ -184,8 +184,9 @@ impl Event {
     }
 }
 
-/// Deepest nesting of brackets outside strings; malformed text gives some number and is refused later.
-fn nesting(bytes: &[u8]) -> usize {
+/// Deepest nesting of brackets outside strings; of malformed text it is some number. Linear, and never recursive:
+/// for those who must look at a text before they parse it.
+pub fn nesting(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
     for &byte in bytes {
         if in_string {

@@ -17,5 +17,5 @@ mod ids;
 pub mod kinds;
 pub mod tank;
 
-pub use envelope::{DecodeError, ENVELOPE_VERSION, Event, MAX_DEPTH, MAX_EVENT_BYTES};
+pub use envelope::{DecodeError, ENVELOPE_VERSION, Event, MAX_DEPTH, MAX_EVENT_BYTES, nesting};
 pub use ids::{BaseKey, GameId, IdError, ModelRef, ModelVersion, System};

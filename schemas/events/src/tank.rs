@@ -96,6 +96,9 @@ pub struct Checkpoint {
     pub state_hash: String,
     /// Words drawn from the session's generator so far.
     pub rng_position: u64,
+    /// What a replay needs beside the public state to go on from here; absent in records of older producers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<serde_json::Value>,
 }
 
 /// `tank.episode.ended`.

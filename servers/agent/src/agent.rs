@@ -243,6 +243,7 @@ impl Poller {
                 shared: self.shared.clone(),
                 listed: entry.clone(),
                 closing: handle.closing.clone(),
+                stop: self.stop.clone(),
                 state: handle.state.clone(),
                 polls: self.polls.subscribe(),
                 seed: self.seed,

@@ -112,6 +112,7 @@ impl Champions {
         }
         if let (false, Some(promoted)) = (current.decided.swap(true, Ordering::Relaxed), current.promoted_us) {
             let took = Duration::from_micros(now_us().saturating_sub(promoted));
+            tracing::info!(%model, took_ms = took.as_millis() as u64, "first decision by the new champion");
             self.stats.swap.record(took);
             metrics::histogram!(names::SWAP_SECONDS).record(took.as_secs_f64());
         }

@@ -1,6 +1,10 @@
 //! Following champions in the registry: fetched, verified and warmed here, away from every decision.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use flywheel_events::{BaseKey, ModelRef};
 use flywheel_policy::{Scratch, VersionedNetwork};
@@ -8,10 +12,10 @@ use flywheel_registry::{AliasState, Registry, RegistryError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    champions::{Champions, Refusal},
+    champions::{Champions, Refusal, now_us},
     model::fits,
 };
 
@@ -20,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Base keys followed at most; sessions of others follow the general champion.
 const MAX_FOLLOWED: usize = 1024;
+/// Versions kept ready for each key: the newest that were published or played.
+const KEPT_READY: usize = 3;
 
 /// Follows the `champion` of every base key that it is told of, and of the general one.
 #[derive(Debug)]
@@ -70,6 +76,7 @@ impl Follower {
             base_key,
             looked,
             taken: None,
+            ready: VecDeque::new(),
             started: false,
         };
         let stop = self.stop.clone();
@@ -91,6 +98,8 @@ struct Task {
     looked: watch::Sender<bool>,
     /// Revision of the alias that is in place, or was refused.
     taken: Option<u64>,
+    /// Fetched, verified and warm, newest last: a promotion or a rollback to one of these only exchanges a pointer.
+    ready: VecDeque<Arc<VersionedNetwork>>,
     /// A champion that was there before us is not a swap.
     started: bool,
 }
@@ -110,6 +119,8 @@ impl Task {
             }
         };
         pause = FIRST_PAUSE;
+        // Without candidates a promotion takes the milliseconds of a fetch longer; no more than that.
+        let mut candidates = self.registry.watch(&self.base_key, "candidate").await.ok();
         loop {
             let state = alias.borrow_and_update().clone();
             let done = match state {
@@ -120,8 +131,14 @@ impl Task {
             self.looked.send_replace(true);
             if done {
                 pause = FIRST_PAUSE;
-                if alias.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    biased;
+                    changed = alias.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                    }
+                    Some(candidate) = next(&mut candidates) => self.prepare(&candidate).await,
                 }
             } else {
                 // Try again, or at once if the alias moves meanwhile.
@@ -134,11 +151,14 @@ impl Task {
     /// False if it should be tried again.
     async fn take(&mut self, state: &AliasState) -> bool {
         let model = ModelRef::new(self.base_key.clone(), state.version);
+        let moved_us = state.moved_at_ms.max(0) as u64 * 1_000;
+        let heard_ms = now_us().saturating_sub(moved_us) / 1_000;
         match self.ready(&model).await {
             Ok(network) => {
-                let promoted_us = (self.started).then_some(state.moved_at_ms.max(0) as u64 * 1_000);
-                info!(%model, "champion in place");
-                self.champions.install(self.base_key.as_str(), Arc::new(network), promoted_us);
+                let promoted_us = (self.started).then_some(moved_us);
+                let ready_ms = now_us().saturating_sub(moved_us) / 1_000;
+                info!(%model, heard_ms, ready_ms, "champion in place");
+                self.champions.install(self.base_key.as_str(), network, promoted_us);
             }
             Err(NotReady::Refused(reason)) => {
                 self.champions.refuse(self.base_key.as_str(), Refusal { model: model.to_string(), reason });
@@ -152,7 +172,28 @@ impl Task {
         true
     }
 
-    async fn ready(&self, model: &ModelRef) -> Result<VersionedNetwork, NotReady> {
+    /// Makes ready what may soon be promoted. What is wrong with it is said if it is.
+    async fn prepare(&mut self, candidate: &AliasState) {
+        let model = ModelRef::new(self.base_key.clone(), candidate.version);
+        if let Err(NotReady::Refused(why)) = self.ready(&model).await {
+            debug!(%model, why, "this candidate could not be played");
+        }
+    }
+
+    async fn ready(&mut self, model: &ModelRef) -> Result<Arc<VersionedNetwork>, NotReady> {
+        let known = self.ready.iter().position(|network| network.model.as_ref() == Some(model));
+        let network = match known.and_then(|at| self.ready.remove(at)) {
+            Some(network) => network,
+            None => Arc::new(self.fetch(model).await?),
+        };
+        self.ready.push_back(network.clone());
+        if self.ready.len() > KEPT_READY {
+            self.ready.pop_front();
+        }
+        Ok(network)
+    }
+
+    async fn fetch(&self, model: &ModelRef) -> Result<VersionedNetwork, NotReady> {
         let (_, network) = self.registry.fetch(model).await.map_err(|error| {
             if error.is_corrupt() || error.is_not_found() {
                 NotReady::Refused(chain(&error))
@@ -170,6 +211,16 @@ impl Task {
             Err(values) => Err(NotReady::Refused(format!("its answers are not finite: {values:?}"))),
         }
     }
+}
+
+/// The next version that is published. Never, without a watch.
+async fn next(candidates: &mut Option<watch::Receiver<Option<AliasState>>>) -> Option<AliasState> {
+    if let Some(receiver) = candidates
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 enum NotReady {

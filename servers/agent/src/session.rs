@@ -12,7 +12,7 @@ use flywheel_kit::GameEvents;
 use flywheel_tank_server::{ModelPayload, protocol::CLOSE_REPLACED};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
     tungstenite::{
@@ -70,6 +70,17 @@ impl StateCell {
     }
 }
 
+/// How long the frames of a session that is gone from the list are still waited for.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
+/// A session that is gone and says nothing for so long has said everything.
+const QUIET: Duration = Duration::from_millis(250);
+
+async fn quiet(closing: Option<Instant>) {
+    if let Some(end) = closing {
+        tokio::time::sleep_until(end.min(Instant::now() + QUIET)).await;
+    }
+}
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why a connection ended.
@@ -89,6 +100,8 @@ pub(crate) struct SessionTask {
     pub shared: Arc<Shared>,
     pub listed: Listed,
     pub closing: CancellationToken,
+    /// The program ends.
+    pub stop: CancellationToken,
     pub state: Arc<StateCell>,
     /// Counts finished polls that still listed this session.
     pub polls: watch::Receiver<u64>,
@@ -139,12 +152,7 @@ impl SessionTask {
         let mut backoff = config.reconnect_min;
         loop {
             self.state.set(SessionState::Connecting);
-            let ended = tokio::select! {
-                biased;
-                () = self.closing.cancelled() => Ended::Told,
-                ended = self.connect_and_play(pilot) => ended,
-            };
-            match ended {
+            match self.connect_and_play(pilot).await {
                 Ended::Told => return,
                 Ended::Lost { spoke } => {
                     if spoke {
@@ -197,7 +205,12 @@ impl SessionTask {
         let url = gbe::socket_url(&self.shared.config.gbe_url, &self.listed.session_id);
         let config = WebSocketConfig::default().max_message_size(Some(4 << 20)).max_frame_size(Some(4 << 20));
         let connecting = connect_async_with_config(url, Some(config), true);
-        let mut socket = match tokio::time::timeout(self.shared.config.poll_timeout, connecting).await {
+        let connected = tokio::select! {
+            biased;
+            () = self.closing.cancelled() => return Ended::Told,
+            connected = tokio::time::timeout(self.shared.config.poll_timeout, connecting) => connected,
+        };
+        let mut socket = match connected {
             Ok(Ok((socket, _))) => socket,
             Ok(Err(WsError::Http(answer))) if answer.status() == 404 => return Ended::Unknown,
             Ok(Err(error)) => {
@@ -218,10 +231,18 @@ impl SessionTask {
     async fn play(&self, pilot: &mut Pilot, socket: &mut Socket) -> Ended {
         pilot.connected();
         let mut spoke = false;
+        // Once told to close: until when frames that are still under way are taken.
+        let mut closing = None;
         loop {
             let message = tokio::select! {
                 biased;
-                () = self.closing.cancelled() => {
+                () = self.closing.cancelled(), if closing.is_none() => {
+                    // A session that is gone from the list may have sent its last transition just before.
+                    let patience = if self.stop.is_cancelled() { Duration::ZERO } else { LAST_FRAMES };
+                    closing = Some(Instant::now() + patience);
+                    continue;
+                }
+                () = quiet(closing), if closing.is_some() => {
                     let _ = tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await;
                     return Ended::Told;
                 }

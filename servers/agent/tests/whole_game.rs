@@ -5,7 +5,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use flywheel_agent::{Agent, AgentConfig, Swap};
+use flywheel_agent::{Agent, AgentConfig, AgentStats, Swap};
 use flywheel_events::{BaseKey, Event, ModelVersion, kinds, tank as payload};
 use flywheel_policy::{Network, NetworkSpec};
 use flywheel_registry::{NewVersion, Registry};
@@ -83,6 +83,19 @@ impl Loop {
         assert_eq!(stats.games.load(std::sync::atomic::Ordering::Relaxed), games);
     }
 
+    /// What the agent has counted once it is through with all games: they end for their players a moment earlier.
+    async fn settled(&self) -> AgentStats {
+        let mut stats = self.agent.stats();
+        for _ in 0..1_000 {
+            if stats.sessions == 0 && stats.decisions_requested == stats.decisions_answered {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            stats = self.agent.stats();
+        }
+        stats
+    }
+
     /// All closed, and the events of the games, oldest game first.
     async fn events(self) -> Vec<Vec<Event>> {
         self.stop.cancel();
@@ -106,7 +119,7 @@ async fn a_game_played_by_scripts_and_the_ai_backend_replays_and_its_transitions
     let config = AgentConfig { model_store_url: None, ..AgentConfig::default() };
     let turning = Loop::new(game(200), config, None).await;
     turning.play(Script::Hunter, 3).await;
-    let stats = turning.agent.stats();
+    let stats = turning.settled().await;
     assert_eq!(stats.decisions_requested, stats.decisions_answered);
     assert!(stats.decisions_answered > 100, "{stats:?}");
     assert_eq!((stats.decisions_mixed, stats.bad_frames, stats.bad_states), (0, 0, 0));
@@ -128,7 +141,13 @@ async fn a_game_played_by_scripts_and_the_ai_backend_replays_and_its_transitions
             }
         }
         let (_, final_transition) = all.last().unwrap();
-        assert!(final_transition.tanks.iter().all(|tank| tank.done));
+        let end = &events[ended];
+        assert!(
+            final_transition.tanks.iter().all(|tank| tank.done),
+            "the last transition is of tick {}, the game ended with {}; agent: {stats:?}",
+            final_transition.tick,
+            String::from_utf8_lossy(&end.encode())
+        );
         // Rewards of a tank before its first action are in its return and in no transition.
         assert!(!returns.is_empty());
         let names: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();
@@ -153,7 +172,7 @@ async fn a_version_promoted_mid_game_decides_from_the_next_episode_and_is_named_
         promote(&registry, "tank-ai-dqn", second).await;
     };
     tokio::join!(turning.play(Script::Camper, 2), promoting);
-    let stats = turning.agent.stats();
+    let stats = turning.settled().await;
     assert_eq!(stats.decisions_mixed, 0);
     assert_eq!(stats.swap.count, 1);
     let games = turning.events().await;
@@ -185,7 +204,7 @@ async fn with_swap_at_ticks_a_new_version_decides_within_the_game_and_no_round_i
         }
     };
     tokio::join!(turning.play(Script::Camper, 1), promoting);
-    let stats = turning.agent.stats();
+    let stats = turning.settled().await;
     assert_eq!((stats.decisions_requested, stats.decisions_mixed), (stats.decisions_answered, 0));
     assert!(stats.by_version.len() >= 2, "{:?}", stats.by_version);
     let games = turning.events().await;

@@ -23,7 +23,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
 use crate::{
-    GameBackendConfig, GameFrame, SessionInfo, TankServerError, http,
+    GameBackendConfig, GameFrame, SessionInfo, TankServerError,
+    beat::Beat,
+    http,
     metrics::{self, SESSIONS},
     protocol::CLOSE_GOING_AWAY,
     session::{Session, Visit},
@@ -76,6 +78,7 @@ pub struct GameBackendStats {
 pub struct GameBackend {
     config: GameBackendConfig,
     address: SocketAddr,
+    began: Instant,
     emitter: Emitter,
     sessions: RwLock<HashMap<GameId, Arc<Session>>>,
     seeds: Mutex<ChaCha8Rng>,
@@ -112,6 +115,7 @@ impl GameBackend {
         let backend = Arc::new(Self {
             config,
             address,
+            began: Instant::now(),
             emitter,
             sessions: RwLock::default(),
             seeds: Mutex::new(seeds),
@@ -238,13 +242,16 @@ impl GameBackend {
         }
         let events = self.emitter.game(System::Tank, id.clone());
         let opponent = new.opponent.clone();
-        let session = Arc::new(Session::open(id.clone(), rules, &self.config, opponent, events, now_ms()));
+        let session = {
+            let period = Duration::from_millis(self.config.tick_ms.into()).saturating_mul(tank.transition_interval);
+            let beat = Beat::new(self.began, self.opened.fetch_add(1, Ordering::Relaxed), period);
+            Arc::new(Session::open(id.clone(), rules, &self.config, opponent, events, (now_ms(), beat)))
+        };
         let (joined, state) =
             session.add_player(new.opponent.as_deref()).expect("the same seed and map had a free spawn just now");
         sessions.insert(id, session.clone());
         ::metrics::gauge!(SESSIONS).set(sessions.len() as f64);
         drop(sessions);
-        self.opened.fetch_add(1, Ordering::Relaxed);
         self.wake();
         Ok((session, joined, state))
     }

@@ -60,13 +60,31 @@ pub(crate) async fn cors(request: Request, next: Next) -> Response {
     let mut response = if request.method() == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        next.run(request).await
+        as_json(next.run(request).await).await
     };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*"));
     response
+}
+
+/// Longest text of a refusal kept.
+const MAX_REFUSAL_BYTES: usize = 4 << 10;
+
+/// Refusals of the framework itself, such as a path that is not UTF-8 or a body too large, are text; ours are all
+/// `{error}`.
+async fn as_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = |kind: &HeaderValue| kind.to_str().is_ok_and(|kind| kind.starts_with("application/json"));
+    let failed = status.is_client_error() || status.is_server_error();
+    if !failed || response.headers().get(header::CONTENT_TYPE).is_some_and(is_json) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), MAX_REFUSAL_BYTES).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let reason = status.canonical_reason().unwrap_or("refused");
+    Refusal(status, if text.is_empty() { reason.to_owned() } else { text }).into_response()
 }
 
 async fn healthz(State(backend): State<Arc<GameBackend>>) -> Json<Value> {

@@ -23,6 +23,7 @@
 //! ```
 
 mod backend;
+mod beat;
 mod config;
 mod debug;
 mod error;

@@ -16,10 +16,25 @@ pub(crate) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("wire types serialise")
 }
 
-/// The full state, with the tile changes that its reader has missed.
-pub(crate) fn full_state(rules: &Rules, audience: Audience, tiles: &[TileChange]) -> Box<RawValue> {
+/// Which tiles a full state brings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tiles<'a> {
+    /// Those that its reader has missed.
+    Changed(&'a [TileChange]),
+    /// All of them, for a reader who may have missed anything.
+    All,
+}
+
+/// The full state, with the tiles that its reader needs.
+pub(crate) fn full_state(rules: &Rules, audience: Audience, tiles: Tiles<'_>) -> Box<RawValue> {
     let mut state = rules.full_state(audience);
-    state.map_tiles_changed = tiles.to_vec();
+    match tiles {
+        Tiles::Changed(changed) => state.map_tiles_changed = changed.to_vec(),
+        Tiles::All => {
+            state.map_tiles_changed = Vec::new();
+            state.map_tiles = Some(rules.tile_rows());
+        }
+    }
     raw(&state)
 }
 
@@ -39,12 +54,17 @@ pub(crate) fn first_state(rules: &Rules, encoder: &mut DeltaEncoder) -> Utf8Byte
     format!(r#"{{"type":"state","state":{delta}}}"#).into()
 }
 
-/// `state` with a tick's delta; the debug objects go into it.
-pub(crate) fn state(delta: &RawValue, ai_debug: Option<&Value>, gbe_debug: Option<&Value>) -> Utf8Bytes {
+/// `state` with a tick's delta; the debug objects go into it, and `stats` where the delta left them out because
+/// nothing but their `ticks` changed.
+pub(crate) fn state(delta: &RawValue, rules: &Rules, ai_debug: Option<&Value>, gbe_debug: Option<&Value>) -> Utf8Bytes {
     let body = delta.get().strip_suffix('}').expect("a delta is an object");
     let mut text = String::with_capacity(body.len() + 64);
     text.push_str(r#"{"type":"state","state":"#);
     text.push_str(body);
+    if !body.contains(r#""stats":{"#) {
+        let (ticks, destroyed) = (rules.ticks(), rules.enemies_destroyed());
+        text.push_str(&format!(r#","stats":{{"ticks":{ticks},"enemiesDestroyed":{destroyed}}}"#));
+    }
     for (name, value) in [("aiDebug", ai_debug), ("gbeDebug", gbe_debug)] {
         if let Some(value) = value {
             text.push_str(&format!(r#","{name}":{value}"#));
@@ -125,9 +145,17 @@ mod tests {
     }
 
     #[test]
-    fn debug_objects_go_into_the_state() {
-        let delta = raw(&json!({"delta": true, "tick": 3}));
-        let with = state(&delta, Some(&json!({"a": 1})), None);
-        assert_eq!(&*with, r#"{"type":"state","state":{"delta":true,"tick":3,"aiDebug":{"a":1}}}"#);
+    fn debug_objects_and_stats_go_into_the_state() {
+        let mut rules = Rules::new(&Map::shipped()[0], &TankConfig::default(), 5).unwrap();
+        rules.tick();
+        let delta = raw(&json!({"delta": true, "tick": 1}));
+        let with = state(&delta, &rules, Some(&json!({"a": 1})), None);
+        let stats = r#""stats":{"ticks":1,"enemiesDestroyed":0}"#;
+        assert_eq!(
+            &*with,
+            format!(r#"{{"type":"state","state":{{"delta":true,"tick":1,{stats},"aiDebug":{{"a":1}}}}}}"#)
+        );
+        let delta = RawValue::from_string(format!("{{{stats}}}")).unwrap();
+        assert_eq!(&*state(&delta, &rules, None, None), format!(r#"{{"type":"state","state":{{{stats}}}}}"#));
     }
 }

@@ -20,9 +20,10 @@ use tracing::{info, warn};
 
 use crate::{
     GameBackendConfig,
+    beat::Beat,
     debug::DebugNotes,
     frames::{FrameMaker, GameFrame},
-    messages,
+    messages::{self, Tiles},
     metrics::{GAMES_ENDED, INPUT_OVERFLOWS, SOCKETS_SLOW, TICKS, TICKS_SKIPPED},
     protocol::{CLOSE_NORMAL, CLOSE_REPLACED, CLOSE_TRY_AGAIN, Dropped},
 };
@@ -109,6 +110,7 @@ pub(crate) struct Session {
     pub gone: CancellationToken,
     events: GameEvents,
     settings: Settings,
+    beat: Beat,
     core: Mutex<Core>,
 }
 
@@ -137,6 +139,9 @@ struct Core {
     ended: Option<(EndReason, payload::EpisodeEnded)>,
     previous_state: Box<RawValue>,
     tiles_since_transition: Vec<flywheel_tank::TileChange>,
+    /// The AI socket came after tiles had changed; its first transition brings the whole grid, for a reader of
+    /// transitions alone.
+    ai_needs_tiles: bool,
     debug: DebugNotes,
     frame_maker: FrameMaker,
     opponent: Option<String>,
@@ -158,7 +163,7 @@ impl Session {
         config: &GameBackendConfig,
         opponent: Option<String>,
         events: GameEvents,
-        started_at_ms: i64,
+        (started_at_ms, beat): (i64, Beat),
     ) -> Self {
         let mut frame_maker = FrameMaker::default();
         let first = Arc::new(frame_maker.frame(&rules, None));
@@ -182,8 +187,9 @@ impl Session {
                 abandoned_after: config.abandoned_after,
                 max_sockets: config.max_sockets_per_session,
             },
+            beat,
             core: Mutex::new(Core {
-                previous_state: messages::full_state(&rules, Audience::Ai, &[]),
+                previous_state: messages::full_state(&rules, Audience::Ai, Tiles::Changed(&[])),
                 rules,
                 public: DeltaEncoder::new(Audience::Player),
                 private: DeltaEncoder::new(Audience::Ai),
@@ -193,6 +199,7 @@ impl Session {
                 lonely_since: Some(Instant::now()),
                 ended: None,
                 tiles_since_transition: Vec::new(),
+                ai_needs_tiles: false,
                 debug: DebugNotes::default(),
                 frame_maker,
                 opponent,
@@ -217,7 +224,9 @@ impl Session {
             opponent: opponent.map(str::to_owned),
         };
         self.events.emit(kinds::TANK_PLAYER_JOINED, Some(&event.player_id), None, &event);
-        let state = messages::full_state(&core.rules, Audience::Player, core.rules.tiles_changed());
+        // The answer's map is that of the start; whoever joins later needs the ground as it is.
+        let tiles = if core.rules.tiles_revision() > 0 { Tiles::All } else { Tiles::Changed(&[]) };
+        let state = messages::full_state(&core.rules, Audience::Player, tiles);
         Ok((joined, state))
     }
 
@@ -240,7 +249,7 @@ impl Session {
     /// The full state as JSON, for a look from outside.
     pub fn snapshot(&self) -> Box<RawValue> {
         let core = self.core.lock();
-        messages::full_state(&core.rules, Audience::Player, core.rules.tiles_changed())
+        messages::full_state(&core.rules, Audience::Player, Tiles::Changed(core.rules.tiles_changed()))
     }
 
     pub fn n_sockets(&self) -> usize {
@@ -280,8 +289,9 @@ impl Session {
                     other.close_now(CLOSE_REPLACED, "replaced");
                 }
                 core.sockets.retain(|s| s.role != Role::Ai);
-                core.previous_state = messages::full_state(&core.rules, Audience::Ai, core.rules.tiles_changed());
+                core.previous_state = messages::full_state(&core.rules, Audience::Ai, Tiles::All);
                 core.tiles_since_transition.clear();
+                core.ai_needs_tiles = core.rules.tiles_revision() > 0;
                 DeltaEncoder::new(Audience::Ai)
             }
         };
@@ -293,7 +303,11 @@ impl Session {
             core.sockets.push(seat);
         }
         if core.lonely_since.take().is_some() {
-            core.next_tick = Instant::now() + self.settings.tick;
+            // The first tick comes with the first socket, at the latest a decision period after it.
+            let interval = u64::from(core.rules.config().transition_interval.max(1));
+            let ahead = interval - core.rules.ticks() % interval - 1;
+            let ahead = self.settings.tick.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+            core.next_tick = self.beat.align(Instant::now() + self.settings.tick, ahead);
         }
     }
 
@@ -321,7 +335,10 @@ impl Session {
     ) -> Result<(), Dropped> {
         let mut core = self.core.lock();
         let own = core.sockets.iter().find(|s| s.id == socket && s.role == role).map(|s| s.player);
-        let Some(own) = own else { return Err(Dropped::WrongRole) };
+        let Some(mut own) = own else { return Err(Dropped::WrongRole) };
+        if let (Role::Player, None, Some(name)) = (role, own, tank) {
+            own = core.take_seat(socket, name);
+        }
         let id = match (tank, own) {
             (Some(name), _) => core.rules.tank_named(name).map(|tank| tank.id).ok_or(Dropped::NotYourTank)?,
             (None, Some(own)) => own,
@@ -504,6 +521,17 @@ impl Core {
         self.sockets.iter().any(|s| s.role == Role::Ai)
     }
 
+    /// `playerId` of a join is optional: a player's socket that came without takes the first player's tank that it
+    /// names, unless another socket has it.
+    fn take_seat(&mut self, socket: u64, name: &str) -> Option<TankId> {
+        let id = self.rules.tank_named(name).filter(|tank| !tank.is_ai())?.id;
+        if self.sockets.iter().any(|s| s.player == Some(id)) {
+            return None;
+        }
+        self.sockets.iter_mut().find(|s| s.id == socket)?.player = Some(id);
+        Some(id)
+    }
+
     fn forget(&mut self, socket: u64) {
         self.sockets.retain(|s| s.id != socket);
         self.mark_lonely();
@@ -528,7 +556,7 @@ impl Core {
                 let delta = if ai { private.unwrap_or(public) } else { public };
                 let ai_debug = socket.debug_ai.then(|| notes.ai_debug());
                 let gbe_debug = socket.debug_gbe.then(|| notes.gbe_debug(rules, n_sockets));
-                messages::state(delta, ai_debug.as_ref(), gbe_debug.as_ref())
+                messages::state(delta, rules, ai_debug.as_ref(), gbe_debug.as_ref())
             });
             socket.send(Outgoing::Text(message.clone()))
         });
@@ -540,7 +568,9 @@ impl Core {
             self.tiles_since_transition.clear();
             return;
         }
-        let next = messages::full_state(&self.rules, Audience::Ai, &self.tiles_since_transition);
+        let all = std::mem::take(&mut self.ai_needs_tiles);
+        let tiles = if all { Tiles::All } else { Tiles::Changed(&self.tiles_since_transition) };
+        let next = messages::full_state(&self.rules, Audience::Ai, tiles);
         self.tiles_since_transition.clear();
         let message = messages::transition(&self.rules, &self.previous_state, &next);
         self.previous_state = next;

@@ -106,3 +106,33 @@ async fn without_its_play_a_recorded_game_is_its_opening_its_transitions_and_its
         assert!(["finished", "server_stopped"].contains(&last["cause"].as_str().unwrap()));
     }
 }
+
+/// `cargo test --release -p flywheel-tank-server --test farm -- --ignored --nocapture`: what one thread comes to when
+/// nothing holds it back, everything recorded, beside the pace that is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "a measurement of ten seconds"]
+async fn figures() {
+    for (asked, record_play) in [(2_500.0, true), (1e9, true), (1e9, false)] {
+        let (emitter, _log, _spill) = support::emitter().await;
+        let stop = CancellationToken::new();
+        let tank = TankConfig { transition_interval: 4, ..TankConfig::default() };
+        let config = FarmConfig { threads: 1, ticks_per_second: asked, tank, record_play, ..FarmConfig::default() };
+        let network = Network::random(&NetworkSpec::new(108, [128], 10), 1, 0.3).unwrap();
+        let version = VersionedNetwork::new("tank-ai-dqn@1".parse().unwrap(), network);
+        let live = Arc::new(LivePolicy::new(Arc::new(version)));
+        let started = std::time::Instant::now();
+        let farm = Farm::start(config, live, emitter.clone(), stop.clone()).unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (stats, events) = (farm.stats(), emitter.stats());
+        let seconds = started.elapsed().as_secs_f64();
+        stop.cancel();
+        tokio::task::spawn_blocking(move || farm.join()).await.unwrap();
+        println!(
+            "asked {asked:.0} ticks/s, record_play {record_play}: {:.0} ticks/s, {:.0} events/s, waited {:.2} s",
+            stats.ticks as f64 / seconds,
+            events.emitted as f64 / seconds,
+            stats.waited_seconds
+        );
+        assert_eq!((events.spilled, events.lost), (0, 0));
+    }
+}

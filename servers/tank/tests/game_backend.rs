@@ -69,6 +69,10 @@ async fn every_http_error_is_json_with_the_right_status() {
         (405, stage.get("/session").await),
         (404, stage.get("/ws?sessionId=nobody").await),
         (404, stage.get("/ws").await),
+        (400, stage.get(&format!("/ws?sessionId={id}")).await),
+        (400, stage.get("/ws?sessionId=a&sessionId=b").await),
+        (400, stage.post("/session/%ff/join", "").await),
+        (413, stage.post("/session", &" ".repeat((1 << 20) + 1)).await),
     ];
     for (i, (wanted, (status, body))) in cases.into_iter().enumerate() {
         assert_eq!(status, wanted, "case {i}: {body}");
@@ -434,4 +438,101 @@ async fn random_frames_never_stall_a_session() {
         let tick = good.next_of("state").await["state"]["tick"].as_u64().unwrap();
         assert!(good.next_of("state").await["state"]["tick"].as_u64().unwrap() > tick, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn every_state_says_its_stats_so_that_a_plain_merge_equals_the_full_state() {
+    let stage = Stage::new(quick()).await;
+    let (id, _) = stage.open(json!({})).await;
+    let mut ai = stage.joined(&id, "ai", None).await;
+    let mut merged = json!({});
+    for _ in 0..40 {
+        let message = ai.next().await.unwrap();
+        if message["type"] == "state" {
+            merged = message["state"]["stats"].clone();
+            assert_eq!(merged["ticks"], message["state"]["tick"]);
+        } else {
+            assert_eq!(message["nextState"]["stats"], merged);
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_comes_after_tiles_have_changed_gets_the_ground_as_it_is() {
+    let stage = Stage::new(quick()).await;
+    let (id, player) = stage.open(json!({"mapName": "Stage01.json"})).await;
+    let mut human = stage.joined(&id, "player", Some(&player)).await;
+    let mut early = stage.joined(&id, "ai", None).await;
+    let first = early.next_of("transition").await;
+    assert!(first["nextState"].get("mapTiles").is_none(), "nothing has changed yet");
+    let mut ground = Map::find("Stage01.json").unwrap().rows();
+    let words = ["move_up", "move_left", "move_down", "move_right"];
+    let mut n = 0;
+    loop {
+        let state = human.next_of("state").await["state"].clone();
+        let changes = state["mapTilesChanged"].as_array().cloned().unwrap_or_default();
+        for change in &changes {
+            let at = |field: &str| change[field].as_u64().unwrap() as usize;
+            ground[at("row")][at("col")] = at("tileId") as u8;
+        }
+        if !changes.is_empty() {
+            break;
+        }
+        n += 1;
+        let step = words[n / 40 % 4];
+        human.send(json!({"type": "input", "role": "player", "move": step, "fire": true})).await;
+    }
+    // No more is fired; what flies already may still hit.
+    let at_most = 5;
+    let mut late = stage.joined(&id, "ai", None).await;
+    let (_, joined) = stage.post(&format!("/session/{id}/join"), "").await;
+    let of = |state: &Value| -> Vec<Vec<u8>> { serde_json::from_value(state["mapTiles"].clone()).unwrap() };
+    let transition = late.next_of("transition").await;
+    let shot = |grid: &[Vec<u8>]| {
+        let pairs = grid.iter().flatten().zip(ground.iter().flatten());
+        pairs.filter(|(now, then)| now != then).count()
+    };
+    assert!(shot(&of(&transition["nextState"])) <= at_most && shot(&of(&transition["prevState"])) <= at_most);
+    assert!(shot(&of(&joined["state"])) <= at_most);
+    let whole = Map::find("Stage01.json").unwrap().rows();
+    assert_ne!(of(&joined["state"]), whole);
+    assert_ne!(of(&transition["nextState"]), whole);
+    assert!(late.next_of("transition").await["nextState"].get("mapTiles").is_none(), "only once");
+}
+
+#[tokio::test]
+async fn a_player_who_joins_without_an_id_has_the_free_tank_that_it_names() {
+    let stage = Stage::new(quick()).await;
+    let (id, first) = stage.open(json!({"mapName": "Stage02.json"})).await;
+    let (_, joined) = stage.post(&format!("/session/{id}/join"), "").await;
+    let second = joined["playerId"].as_str().unwrap().to_owned();
+    let mut human = stage.joined(&id, "player", Some(&first)).await;
+    let mut other = stage.joined(&id, "player", None).await;
+    let input =
+        |tank: &Value| json!({"type": "input", "role": "player", "tankId": tank, "move": "move_left", "fire": true});
+    // Nothing named, somebody else's, nobody's, then its own.
+    other.send(input(&Value::Null)).await;
+    other.send(input(&json!(first))).await;
+    other.send(input(&json!("zz"))).await;
+    other.send(input(&json!(second))).await;
+    // With a tank of its own it may leave the id out; another's stays another's.
+    other.send(input(&Value::Null)).await;
+    other.send(input(&json!(first))).await;
+    other.send(json!({"type": "debug_gbe_toggle", "enabled": true})).await;
+    let dropped = loop {
+        let state = other.next_of("state").await["state"].clone();
+        if state["gbeDebug"].is_object() {
+            break state["gbeDebug"]["dropped"]["not_your_tank"].clone();
+        }
+    };
+    assert_eq!(dropped, 4);
+    human.next_of("state").await;
+    let inputs: Vec<Value> = stage
+        .events(&id)
+        .await
+        .iter()
+        .filter(|e| e.kind == kinds::TANK_INPUT)
+        .map(|e| e.payload_as().unwrap())
+        .collect();
+    assert_eq!(inputs.iter().map(|i| i["tankId"].as_str().unwrap()).collect::<Vec<_>>(), [&second, &second]);
 }

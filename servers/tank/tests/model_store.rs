@@ -214,3 +214,21 @@ async fn a_store_opened_anew_knows_what_was_saved() {
     let (_, allocated) = again.get("/api/rl-allocate/stage03").await;
     assert_eq!(allocated, json!({"modelKey": "tank-ai-dqn-stage03-1763700000001", "isNew": false}));
 }
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_request_the_answer_is_json() {
+    let store = Store::new().await;
+    for (wanted, path) in [
+        (400, "/api/rl-model/%ff"),
+        (400, "/api/rl-allocate/%ff?baseKey=a"),
+        (400, "/api/rl-allocate/stage03?baseKey=a&baseKey=b"),
+        (400, "/api/rl-allocate/stage03?baseKey=..%2Fetc"),
+        (400, "/api/rl-allocate/sta%20ge"),
+        (404, "/api"),
+        (405, "/api/rl-release/stage03"),
+    ] {
+        let (status, answer) = store.get(path).await;
+        assert_eq!(status, wanted, "{path}: {answer}");
+        assert!(answer["error"].as_str().is_some_and(|e| !e.is_empty()), "{path}: {answer}");
+    }
+}

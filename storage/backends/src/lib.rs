@@ -50,9 +50,9 @@ impl BackendUrls {
     }
 }
 
-/// The process that holds an embedded log, and lets others use it.
+/// The process that holds an embedded log, and lets others use it. A log that has servers of its own needs no holder.
 #[derive(Debug)]
-pub struct LogOwner(Arc<EmbeddedLog>);
+pub struct LogOwner(Option<Arc<EmbeddedLog>>);
 
 impl LogOwner {
     /// Answers other processes of this machine until told to stop.
@@ -60,7 +60,13 @@ impl LogOwner {
     /// # Errors
     /// If the socket in the log's folder cannot be bound.
     pub fn serve(&self, cancel: CancellationToken) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
-        self.0.serve(&self.0.dir().join(SOCKET), cancel)
+        let serving = self.0.as_ref().map(|log| log.serve(&log.dir().join(SOCKET), cancel.clone())).transpose()?;
+        Ok(async move {
+            match serving {
+                Some(serving) => serving.await,
+                None => cancel.cancelled().await,
+            }
+        })
     }
 }
 
@@ -70,10 +76,13 @@ impl Backends {
     /// # Errors
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
+        if let Some(log) = kafka_log(&urls.log).await? {
+            return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
+        }
         let folder = urls.embedded_log()?;
         let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
-        Ok((Self::with_log(urls, log.clone()).await?, LogOwner(log)))
+        Ok((Self::with_log(urls, log.clone()).await?, LogOwner(Some(log))))
     }
 
     /// Opens the log, or connects to the process that holds it.
@@ -81,6 +90,9 @@ impl Backends {
     /// # Errors
     /// Like [`Backends::open`].
     pub async fn connect(urls: &BackendUrls) -> anyhow::Result<Self> {
+        if let Some(log) = kafka_log(&urls.log).await? {
+            return Self::with_log(urls, log).await;
+        }
         let folder = urls.embedded_log()?;
         let log = flywheel_log_embedded::open_or_connect(&folder)
             .await
@@ -92,6 +104,23 @@ impl Backends {
         let registry = open_registry(&urls.data, Some(Arc::clone(&log)))?;
         Ok(Self { log, lake: open_lake(&urls.data)?, registry, catalog: open_catalog(&urls.data).await? })
     }
+}
+
+/// The log on Kafka, if `url` names one.
+#[cfg(feature = "kafka")]
+async fn kafka_log(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+    if !url.starts_with("kafka:") {
+        return Ok(None);
+    }
+    Ok(Some(flywheel_log_kafka::KafkaLog::connect(url).await.context("opening the event log on Kafka")?))
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn kafka_log(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+    if url.starts_with("kafka:") {
+        bail!("this program was built without Kafka; build it with `--features kafka`, which needs OpenSSL's headers");
+    }
+    Ok(None)
 }
 
 /// The tables of a data folder: `lake/`.
@@ -112,7 +141,7 @@ pub fn open_registry(data: &Path, hints: Option<Arc<dyn EventLog>>) -> anyhow::R
     let folder = folder.canonicalize().with_context(|| format!("finding `{}`", folder.display()))?;
     let prefix = object_store::path::Path::from_absolute_path(&folder)
         .with_context(|| format!("`{}` cannot be written as an object path", folder.display()))?;
-    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(DurableFileSystem::new(), prefix));
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(DurableFileSystem::open(&folder), prefix));
     Ok(Arc::new(Registry::open(store, "", hints)))
 }
 

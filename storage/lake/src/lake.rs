@@ -42,7 +42,8 @@ impl Lake {
         Self { inner: Arc::new(Inner { store, root, config, tables: Mutex::default() }) }
     }
 
-    /// Tables in a local folder, created when first written to; puts are synced.
+    /// Tables in a local folder, created when first written to; puts are synced. What killed writers left in the
+    /// folder is removed, see [`DurableFileSystem::open`].
     ///
     /// # Errors
     /// `InvalidData` if the path cannot be made absolute.
@@ -55,8 +56,8 @@ impl Lake {
     /// # Errors
     /// As [`Lake::local`].
     pub fn local_with_config(dir: impl AsRef<Path>, config: LakeConfig) -> Result<Self, LakeError> {
-        let root = Self::local_url(dir)?;
-        Ok(Self::with_config(Arc::new(DurableFileSystem::new()), root, config))
+        let root = Self::local_url(&dir)?;
+        Ok(Self::with_config(Arc::new(DurableFileSystem::open(dir)), root, config))
     }
 
     /// The `file:` URL of a folder, for [`Lake::open`] with a store of one's own around [`DurableFileSystem`].

@@ -41,6 +41,7 @@ mod lake;
 mod local;
 pub mod metrics;
 mod scan;
+mod staged;
 mod state;
 mod table;
 #[cfg(feature = "testing")]

@@ -2,13 +2,10 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{ErrorKind, Write},
-    path::{Path as FsPath, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::Path as FsPath,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -17,6 +14,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, local::LocalFileSystem, path::Path,
 };
+
+use crate::staged;
 
 const STORE: &str = "local file system";
 
@@ -33,19 +32,19 @@ impl DurableFileSystem {
         Self { inner: Arc::new(LocalFileSystem::new()) }
     }
 
+    /// As [`DurableFileSystem::new`], after removing what killed writers left below `folder`: files that were to be
+    /// put and never got their name, untouched for an hour. Looks at every name below `folder`.
+    pub fn open(folder: impl AsRef<FsPath>) -> Self {
+        staged::collect(folder.as_ref(), staged::MIN_AGE);
+        Self::new()
+    }
+
     fn put_blocking(path: &FsPath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
         let generic = |source: std::io::Error| Error::Generic { store: STORE, source: source.into() };
         let folder = path.parent().expect("an object lies in a folder");
         create_folder(folder).map_err(generic)?;
-        // A name that `LocalFileSystem` does not list.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let staged = PathBuf::from(format!(
-            "{}#{}{:06}",
-            path.display(),
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        ));
-        let written = write_synced(&staged, payload).and_then(|()| match mode {
+        let (mut file, staged) = staged::create(path).map_err(generic)?;
+        let written = write_synced(&mut file, payload).and_then(|()| match mode {
             PutMode::Create => {
                 let linked = std::fs::hard_link(&staged, path);
                 // The name is there, the staged one is only litter now.
@@ -73,8 +72,7 @@ impl Default for DurableFileSystem {
     }
 }
 
-fn write_synced(path: &FsPath, payload: &PutPayload) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+fn write_synced(file: &mut File, payload: &PutPayload) -> std::io::Result<()> {
     for part in payload {
         file.write_all(part)?;
     }

@@ -118,6 +118,11 @@ impl Table {
     async fn reload(&self) -> Result<Option<Arc<State>>, LakeError> {
         let mut table = DeltaTable::new(Arc::clone(&self.inner.log));
         let started = Instant::now();
+        let is_new = self.inner.state.lock().expect("no panic while holding it").is_none();
+        // The library logs an error where there is no table yet, so it is asked only for one that has a log.
+        if is_new && !table.verify_deltatable_existence().await.map_err(|e| self.failed("opening table", e))? {
+            return Ok(None);
+        }
         let mut looked_again = false;
         while let Err(error) = table.load().await {
             // Only a folder without any log is "no table": a damaged or unreachable one is an error.

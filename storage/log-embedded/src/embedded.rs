@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     codec,
     error::closed,
-    store::{End, Store, Write},
+    store::{End, LogFile, MAX_PARTITIONS, Store, Write},
 };
 
 /// Bounds of an embedded log.
@@ -42,10 +45,41 @@ impl Default for EmbeddedConfig {
 type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 enum Request {
-    Topic { topic: Topic, partitions: u32, reply: Reply<()> },
-    Append { to: TopicPartition, records: Vec<Record>, reply: Reply<Offset> },
-    Trim { of: TopicPartition, up_to: Offset, reply: Reply<()> },
-    Group { group: String, of: TopicPartition, offset: Offset, reply: Reply<()> },
+    Topic {
+        topic: Topic,
+        partitions: u32,
+        reply: Reply<()>,
+    },
+    Append {
+        to: TopicPartition,
+        records: Vec<Record>,
+        reply: Reply<Offset>,
+    },
+    Trim {
+        of: TopicPartition,
+        up_to: Offset,
+        reply: Reply<()>,
+    },
+    Group {
+        group: String,
+        of: TopicPartition,
+        offset: Offset,
+        reply: Reply<()>,
+    },
+    /// A reader saw the disk fail. At most one of these waits, see [`EmbeddedLog::recovery_asked`].
+    Recover,
+}
+
+impl Request {
+    fn refuse(self, error: &LogError, recovery_asked: &AtomicBool) {
+        match self {
+            Self::Append { reply, .. } => answer(reply, Err(again(error))),
+            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply, .. } => {
+                answer(reply, Err(again(error)));
+            }
+            Self::Recover => recovery_asked.store(false, Ordering::Release),
+        }
+    }
 }
 
 /// What readers see of one partition.
@@ -70,6 +104,8 @@ pub struct EmbeddedLog {
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     writer: mpsc::Sender<Request>,
+    /// So that many readers of a broken file leave the queue to appends.
+    recovery_asked: Arc<AtomicBool>,
     groups: Arc<LocalGroups>,
     this: Weak<Self>,
 }
@@ -89,14 +125,12 @@ impl EmbeddedLog {
     pub fn open(dir: &Path, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         std::fs::create_dir_all(dir)
             .map_err(|error| LogError::new(LogErrorKind::Unavailable, "creating", dir.display(), error))?;
-        let store = Store::open(&dir.join("log.redb"), config.cache_bytes)?;
-        crate::path::sync_dir(dir)
-            .map_err(|error| LogError::new(LogErrorKind::Unavailable, "syncing", dir.display(), error))?;
-        Self::with_store(dir, store, config)
+        let file = LogFile::at(&dir.join("log.redb"), config.cache_bytes)?;
+        Self::over(dir, file, config)
     }
 
-    pub(crate) fn with_store(dir: &Path, store: Store, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
-        let store = Arc::new(store);
+    pub(crate) fn over(dir: &Path, file: LogFile, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
+        let store = Arc::new(Store::over(file));
         let lanes: Lanes = store
             .topics()?
             .into_iter()
@@ -104,7 +138,13 @@ impl EmbeddedLog {
             .collect();
         let lanes = Arc::new(RwLock::new(lanes));
         let (sender, receiver) = mpsc::channel(config.queue);
-        let writer = Writer { store: Arc::clone(&store), lanes: Arc::clone(&lanes), tail_bytes: config.tail_bytes };
+        let recovery_asked = Arc::<AtomicBool>::default();
+        let writer = Writer {
+            store: Arc::clone(&store),
+            lanes: Arc::clone(&lanes),
+            tail_bytes: config.tail_bytes,
+            recovery_asked: Arc::clone(&recovery_asked),
+        };
         std::thread::Builder::new()
             .name("flywheel-log".to_owned())
             .spawn(move || writer.run(receiver))
@@ -114,6 +154,7 @@ impl EmbeddedLog {
             store,
             lanes,
             writer: sender,
+            recovery_asked,
             groups: Arc::default(),
             this: this.clone(),
         }))
@@ -123,10 +164,37 @@ impl EmbeddedLog {
         &self.dir
     }
 
+    #[cfg(test)]
+    pub(crate) fn committed(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
+        self.store.committed(group, of)
+    }
+
     fn lane(&self, operation: &'static str, of: &TopicPartition) -> Result<Arc<Lane>, LogError> {
         let lanes = self.lanes.read();
         let lane = lanes.get(&of.topic).and_then(|lanes| lanes.get(of.partition as usize));
         lane.cloned().ok_or_else(|| LogError::unknown_partition(operation, of))
+    }
+
+    /// Does `work` with the file where it may block. If the disk fails, the writer is told to open the file again, so that
+    /// a later call finds it whole, also in a log that nobody appends to.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        of: &TopicPartition,
+        work: impl FnOnce(&Store) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let store = Arc::clone(&self.store);
+        let found = tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| LogError::new(LogErrorKind::Internal, operation, of, error))?;
+        if self.store.is_broken()
+            && !self.recovery_asked.swap(true, Ordering::AcqRel)
+            && self.writer.try_send(Request::Recover).is_err()
+        {
+            // The queue is full of requests that do the same.
+            self.recovery_asked.store(false, Ordering::Release);
+        }
+        found
     }
 
     async fn ask<T>(
@@ -145,6 +213,12 @@ impl Lane {
     fn new(end: End) -> Self {
         Self { inner: Mutex::new(LaneInner { end, ..LaneInner::default() }), appended: watch::Sender::new(end.next) }
     }
+
+    /// What the file says now. The tail may lack records that it has.
+    fn reset(&self, end: End) {
+        *self.inner.lock() = LaneInner { end, ..LaneInner::default() };
+        self.appended.send_replace(end.next);
+    }
 }
 
 /// Turns what waits into one transaction after the other. Ends when the log is dropped.
@@ -152,6 +226,7 @@ struct Writer {
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     tail_bytes: usize,
+    recovery_asked: Arc<AtomicBool>,
 }
 
 /// What a request changes once its transaction is on disk.
@@ -168,6 +243,13 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 impl Writer {
     fn run(self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
+            if self.store.is_broken()
+                && let Err(error) = self.recover()
+            {
+                tracing::error!(%error, "the log cannot be opened again");
+                first.refuse(&error, &self.recovery_asked);
+                continue;
+            }
             let (mut writes, mut done, mut bytes) = (Vec::new(), Vec::new(), 0);
             // Ends as they will be after this transaction.
             let mut ends: BTreeMap<TopicPartition, End> = BTreeMap::new();
@@ -183,10 +265,47 @@ impl Writer {
                 Ok(()) => done.into_iter().for_each(|done| self.publish(done)),
                 Err(error) => {
                     tracing::error!(%error, "the log cannot be written");
+                    // Before anybody is told, so that who reads next finds the file open.
+                    if let Err(error) = self.recover() {
+                        tracing::error!(%error, "the log cannot be opened again");
+                    }
                     done.into_iter().for_each(|done| done.fail(&error));
                 }
             }
         }
+    }
+
+    /// Opens the file again and shows readers what it holds: an append that failed may be there after all.
+    ///
+    /// # Errors
+    /// `Corrupt` if the disk has lost what it had synced: going on would give offsets out a second time.
+    fn recover(&self) -> Result<(), LogError> {
+        let topics: BTreeMap<_, _> = self.store.reopen()?.into_iter().collect();
+        let mut known = self.lanes.write();
+        for (topic, lanes) in known.iter() {
+            for (partition, lane) in (0..).zip(lanes) {
+                let end = topics.get(topic).and_then(|ends| ends.get(partition as usize)).copied().unwrap_or_default();
+                let shown = lane.inner.lock().end.next;
+                if end.next < shown {
+                    self.store.set_broken();
+                    let why =
+                        format!("the disk lost what it had synced: the file ends at {}, it did at {shown}", end.next);
+                    return Err(LogError::new(LogErrorKind::Corrupt, "opening again", topic.partition(partition), why));
+                }
+            }
+        }
+        for (topic, ends) in topics {
+            let lanes = known.entry(topic).or_default();
+            for (partition, end) in ends.into_iter().enumerate() {
+                match lanes.get(partition) {
+                    Some(lane) => lane.reset(end),
+                    None => lanes.push(Arc::new(Lane::new(end))),
+                }
+            }
+        }
+        drop(known);
+        tracing::info!("the log file was opened again after the disk had failed");
+        Ok(())
     }
 
     /// Adds the request to the transaction, or answers it at once if it cannot be done. Returns its size.
@@ -205,6 +324,10 @@ impl Writer {
                 match known {
                     Some(known) => answer(reply, LogError::check_partitions(&topic, known as u32, partitions)),
                     None if partitions == 0 => answer(reply, LogError::check_partitions(&topic, 0, 0)),
+                    None if partitions > MAX_PARTITIONS => {
+                        let why = format!("{partitions} partitions were asked for; {MAX_PARTITIONS} is the most");
+                        answer(reply, Err(LogError::new(LogErrorKind::InvalidData, "creating", &topic, why)));
+                    }
                     None => {
                         writes.push(Write::Topic { topic: topic.clone(), partitions });
                         done.push(Done::Topic { topic, partitions, reply });
@@ -254,6 +377,11 @@ impl Writer {
                 done.push(Done::Group { reply });
                 0
             }
+            // Done already if it was due: the file is looked at before each transaction.
+            Request::Recover => {
+                self.recovery_asked.store(false, Ordering::Release);
+                0
+            }
         }
     }
 
@@ -297,12 +425,19 @@ impl Writer {
 
 impl Done {
     fn fail(self, error: &LogError) {
-        let same = || LogError::new(error.kind(), "writing to", "the log file", error.to_string());
         match self {
-            Self::Append { reply, .. } => answer(reply, Err(same())),
-            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply } => answer(reply, Err(same())),
+            Self::Append { reply, .. } => answer(reply, Err(again(error))),
+            Self::Topic { reply, .. } | Self::Trim { reply, .. } | Self::Group { reply } => {
+                answer(reply, Err(again(error)));
+            }
         }
     }
+}
+
+/// The same error for one more of those that shared the transaction.
+fn again(error: &LogError) -> LogError {
+    let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+    LogError::new(error.kind(), "writing to", "the log file", source)
 }
 
 /// A caller that went away needs no answer.
@@ -337,29 +472,27 @@ impl EventLog for EmbeddedLog {
         let until = tokio::time::Instant::now() + limit.max_wait;
         loop {
             appended.mark_unchanged();
-            let first = {
+            let in_file = {
                 let inner = lane.inner.lock();
                 let trimmed = inner.end.kept_from.checked_sub(1).map(Offset::from_raw);
                 LogError::check_trimmed(from, position, trimmed)?;
                 let first = match position {
                     Position::Start => inner.end.kept_from,
-                    Position::After(offset) => offset.raw() + 1,
+                    Position::After(offset) => (offset.raw() + 1).max(inner.end.kept_from),
                 };
-                let first = first.max(inner.end.kept_from);
-                if first >= inner.end.next {
-                    None
-                } else if inner.tail.front().is_some_and(|oldest| oldest.offset.raw() <= first) {
+                if inner.tail.front().is_some_and(|oldest| oldest.offset.raw() <= first) && first < inner.end.next {
                     let skip = inner.tail.partition_point(|record| record.offset.raw() < first);
                     return Ok(take_within(inner.tail.iter().skip(skip).cloned(), limit));
-                } else {
-                    Some(first)
                 }
+                first < inner.end.next
             };
-            if let Some(first) = first {
-                let (store, of) = (Arc::clone(&self.store), from.clone());
-                return tokio::task::spawn_blocking(move || store.read(&of, first, limit))
-                    .await
-                    .map_err(|error| LogError::new(LogErrorKind::Internal, "reading", from, error))?;
+            if in_file {
+                let of = from.clone();
+                let found = self.look_up("reading", from, move |store| store.read(&of, position, limit)).await?;
+                // All of it may have been trimmed meanwhile.
+                if !found.is_empty() {
+                    return Ok(found);
+                }
             }
             if tokio::time::timeout_at(until, appended.changed()).await.is_err() {
                 return Ok(Vec::new());
@@ -395,7 +528,8 @@ struct StoredOffsets(Arc<EmbeddedLog>);
 #[async_trait]
 impl GroupOffsets for StoredOffsets {
     async fn load(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
-        self.0.store.committed(group, of)
+        let (group, lane) = (group.to_owned(), of.clone());
+        self.0.look_up("reading the group's position in", of, move |store| store.committed(&group, &lane)).await
     }
 
     async fn store(&self, group: &str, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {

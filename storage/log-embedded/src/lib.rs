@@ -14,6 +14,9 @@ mod server;
 mod store;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use flywheel_log::{EventLog, LogError, LogErrorKind};

@@ -1,15 +1,22 @@
 //! The redb file: tables, and the transactions on them. Blocking.
 
-use std::{ops::Bound, path::Path};
-
 use bytes::Bytes;
-use flywheel_log::{Bounds, LogError, LogErrorKind, Offset, ReadLimit, StoredRecord, Topic, TopicPartition};
+use flywheel_log::{Bounds, LogError, LogErrorKind, Offset, Position, ReadLimit, StoredRecord, Topic, TopicPartition};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+mod file;
+
+pub use file::LogFile;
+#[cfg(test)]
+pub use file::{Opening, initialise};
 
 use crate::{codec, error::stored};
 
 /// Format of the file that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 1;
+
+/// More than any machine that one log serves has use for; a larger number in a file is damage.
+pub const MAX_PARTITIONS: u32 = 1 << 16;
 
 type Lane<'a> = (&'a str, u32);
 
@@ -41,56 +48,31 @@ pub enum Write {
     Group { group: String, of: TopicPartition, offset: Offset },
 }
 
+/// Blocking; share it behind an `Arc`.
 #[derive(Debug)]
-pub struct Store {
-    file: Database,
-}
+pub struct Store(LogFile);
 
 impl Store {
-    /// # Errors
-    /// `Conflict` if another process holds the file, `InvalidData` if it is of a newer format.
-    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, LogError> {
-        let name = path.display();
-        let file = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create(path)
-            .map_err(|error| stored("opening the log file", &name, error))?;
-        Self::check(file, &name.to_string())
+    pub fn over(file: LogFile) -> Self {
+        Self(file)
     }
 
-    fn check(file: Database, name: &str) -> Result<Self, LogError> {
-        let fail = |error: redb::Error| stored("opening the log file", name, error);
-        let known = {
-            let read = file.begin_read().map_err(|e| fail(e.into()))?;
-            match read.open_table(META) {
-                Ok(meta) => meta.get("format").map_err(|e| fail(e.into()))?.map(|v| v.value()),
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(fail(error.into())),
-            }
-        };
-        match known {
-            Some(FORMAT_VERSION) => {}
-            Some(newer) => {
-                let why = format!(
-                    "it has format {newer}; this program knows formats up to {FORMAT_VERSION}; nothing was changed"
-                );
-                return Err(LogError::new(LogErrorKind::InvalidData, "opening the log file", name, why));
-            }
-            None => {
-                let write = file.begin_write().map_err(|e| fail(e.into()))?;
-                write
-                    .open_table(META)
-                    .map_err(|e| fail(e.into()))?
-                    .insert("format", FORMAT_VERSION)
-                    .map_err(|e| fail(e.into()))?;
-                write.open_table(TOPICS).map_err(|e| fail(e.into()))?;
-                write.open_table(BATCHES).map_err(|e| fail(e.into()))?;
-                write.open_table(ENDS).map_err(|e| fail(e.into()))?;
-                write.open_table(GROUPS).map_err(|e| fail(e.into()))?;
-                write.commit().map_err(|e| fail(e.into()))?;
-            }
-        }
-        Ok(Self { file })
+    /// Whether the disk failed, so that [`Store::reopen`] is due.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+
+    /// Opens the file again after the disk failed, and says what it holds.
+    ///
+    /// # Errors
+    /// If that is not possible now; try again later.
+    pub fn reopen(&self) -> Result<Vec<(Topic, Vec<End>)>, LogError> {
+        self.0.reopen()?;
+        self.topics().inspect_err(|_| self.0.set_broken())
+    }
+
+    pub fn set_broken(&self) {
+        self.0.set_broken();
     }
 
     /// Does all of `writes` or none, and returns once they are on disk.
@@ -98,12 +80,21 @@ impl Store {
     /// # Errors
     /// `Unavailable` if the disk is full or failing.
     pub fn write(&self, writes: &[Write]) -> Result<(), LogError> {
-        self.try_write(writes).map_err(|error| stored("writing to", "the log file", error))
+        let target = "the log file";
+        let result = self.0.using("writing to", &target, |file| {
+            Self::try_write(file, writes).map_err(|error| stored("writing to", target, error))
+        });
+        // Whatever it was, redb may have discarded what it knew of free pages.
+        if result.is_err() {
+            self.0.set_broken();
+        }
+        result
     }
 
-    fn try_write(&self, writes: &[Write]) -> Result<(), redb::Error> {
-        // Durability::Immediate is redb's default: commit returns after the fsync.
-        let transaction = self.file.begin_write()?;
+    fn try_write(file: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+        let mut transaction = file.begin_write()?;
+        // An acknowledgement means that the bytes are on disk: `commit` returns after the fsync.
+        transaction.set_durability(redb::Durability::Immediate)?;
         {
             let (mut topics, mut batches) = (transaction.open_table(TOPICS)?, transaction.open_table(BATCHES)?);
             let (mut ends, mut groups) = (transaction.open_table(ENDS)?, transaction.open_table(GROUPS)?);
@@ -136,49 +127,105 @@ impl Store {
     /// Every topic with its partitions and their ends.
     ///
     /// # Errors
-    /// If the file cannot be read.
+    /// `Corrupt` if ends do not fit the batches; an append would overwrite some.
     pub fn topics(&self) -> Result<Vec<(Topic, Vec<End>)>, LogError> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.file.begin_read()?;
+        let read = |file: &Database| -> Result<_, redb::Error> {
+            let transaction = file.begin_read()?;
             let (topics, ends) = (transaction.open_table(TOPICS)?, transaction.open_table(ENDS)?);
+            let batches = transaction.open_table(BATCHES)?;
+            let damaged = |why: String| redb::Error::Corrupted(why);
             let mut all = Vec::new();
             for entry in topics.iter()? {
                 let (topic, partitions) = entry?;
-                let mut lanes = Vec::new();
-                for partition in 0..partitions.value() {
-                    let end = ends.get((topic.value(), partition))?.map(|v| v.value()).unwrap_or_default();
-                    lanes.push(End { next: end.0, kept_from: end.1, last_ms: end.2 });
+                let (topic, partitions) = (topic.value(), partitions.value());
+                if partitions > MAX_PARTITIONS {
+                    return Err(damaged(format!("{partitions} partitions of a topic")));
                 }
-                all.push((Topic::new(topic.value()), lanes));
+                let mut lanes = Vec::new();
+                for partition in 0..partitions {
+                    let end = ends.get((topic, partition))?.map(|v| v.value()).unwrap_or_default();
+                    let end = End { next: end.0, kept_from: end.1, last_ms: end.2 };
+                    let mut kept = batches.range((topic, partition, 0)..=(topic, partition, u64::MAX))?;
+                    let oldest = kept.next().transpose()?.map(|(key, _)| key.value().2);
+                    let newest = kept.next_back().transpose()?.map(|(key, _)| key.value().2).or(oldest);
+                    let fits = match (oldest, newest) {
+                        (Some(oldest), Some(newest)) => {
+                            oldest >= end.kept_from && newest.checked_add(1) == Some(end.next)
+                        }
+                        _ => end.kept_from == end.next,
+                    };
+                    if !fits || end.next > i64::MAX as u64 {
+                        return Err(damaged(format!("the end of `{topic}/{partition}` does not fit its batches")));
+                    }
+                    lanes.push(end);
+                }
+                let topic = Topic::try_from(topic.to_owned()).map_err(damaged)?;
+                all.push((topic, lanes));
             }
             Ok(all)
         };
-        read().map_err(|error| stored("reading", "the log file", error))
+        let (operation, target) = ("reading the topics of", "the log file");
+        self.0.using(operation, &target, |file| read(file).map_err(|e| stored(operation, target, e)))
     }
 
-    /// Records with offsets of at least `from`, within `limit`.
+    /// Records after `position` within `limit`; none if there are none. What lies before damage is returned without a word;
+    /// the read that begins there is told.
     ///
     /// # Errors
-    /// `Corrupt` if a batch is damaged; nothing of it is returned.
-    pub fn read(&self, of: &TopicPartition, from: u64, limit: ReadLimit) -> Result<Vec<StoredRecord>, LogError> {
+    /// `Corrupt` if the first batch is damaged or missing, `Trimmed` like [`flywheel_log::EventLog::read`].
+    pub fn read(
+        &self,
+        of: &TopicPartition,
+        position: Position,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
+        self.0.using("reading", of, |file| Self::try_read(file, of, position, limit))
+    }
+
+    fn try_read(
+        file: &Database,
+        of: &TopicPartition,
+        position: Position,
+        limit: ReadLimit,
+    ) -> Result<Vec<StoredRecord>, LogError> {
         let fail = |error: redb::Error| stored("reading", of, error);
-        let transaction = self.file.begin_read().map_err(|e| fail(e.into()))?;
-        let batches = transaction.open_table(BATCHES).map_err(|e| fail(e.into()))?;
+        let transaction = file.begin_read().map_err(|e| fail(e.into()))?;
         let (topic, partition) = (of.topic.as_str(), of.partition);
-        let range = (Bound::Included((topic, partition, from)), Bound::Included((topic, partition, u64::MAX)));
-        let (mut out, mut bytes) = (Vec::new(), 0);
-        for entry in batches.range::<(&str, u32, u64)>(range).map_err(|e| fail(e.into()))? {
+        let ends = transaction.open_table(ENDS).map_err(|e| fail(e.into()))?;
+        let (next, kept_from, _) =
+            ends.get((topic, partition)).map_err(|e| fail(e.into()))?.map(|v| v.value()).unwrap_or_default();
+        LogError::check_trimmed(of, position, kept_from.checked_sub(1).map(Offset::from_raw))?;
+        let from = match position {
+            Position::Start => kept_from,
+            Position::After(offset) => (offset.raw() + 1).max(kept_from),
+        };
+        let batches = transaction.open_table(BATCHES).map_err(|e| fail(e.into()))?;
+        let range = (topic, partition, from)..=(topic, partition, u64::MAX);
+        // Offsets have no gaps here, so each batch says where the one after it begins.
+        let (mut out, mut bytes, mut expected) = (Vec::new(), 0, from);
+        for entry in batches.range(range).map_err(|e| fail(e.into()))? {
             let (key, batch) = entry.map_err(|e| fail(e.into()))?;
-            for record in codec::decode(of, key.value().2, Bytes::copy_from_slice(batch.value()))? {
-                if record.offset.raw() < from {
-                    continue;
+            let last = key.value().2;
+            let records = match codec::decode(of, last, Bytes::copy_from_slice(batch.value())) {
+                // Only the first one may begin before what was asked for.
+                Ok(records) if begins_at(&records, expected) || (expected == from && reaches(&records, from)) => {
+                    records
                 }
+                _ if !out.is_empty() => return Ok(out),
+                Ok(_) => return Err(missing(of, expected)),
+                Err(damaged) => return Err(damaged),
+            };
+            for record in records.into_iter().skip_while(|record| record.offset.raw() < from) {
                 bytes += record.key.len() + record.value.len();
                 if !out.is_empty() && (out.len() >= limit.max_records || bytes > limit.max_bytes) {
                     return Ok(out);
                 }
                 out.push(record);
             }
+            expected = last.saturating_add(1);
+        }
+        if out.is_empty() && expected < next {
+            return Err(missing(of, expected));
         }
         Ok(out)
     }
@@ -186,13 +233,27 @@ impl Store {
     /// # Errors
     /// If the file cannot be read.
     pub fn committed(&self, group: &str, of: &TopicPartition) -> Result<Option<Offset>, LogError> {
-        let read = || -> Result<_, redb::Error> {
-            let transaction = self.file.begin_read()?;
-            let groups = transaction.open_table(GROUPS)?;
-            Ok(groups.get((of.topic.as_str(), group, of.partition))?.map(|v| Offset::from_raw(v.value() - 1)))
+        let read = |file: &Database| -> Result<_, redb::Error> {
+            let groups = file.begin_read()?.open_table(GROUPS)?;
+            Ok(groups.get((of.topic.as_str(), group, of.partition))?.map(|v| v.value()))
         };
-        read().map_err(|error| stored("reading the group's position in", of, error))
+        let operation = "reading the group's position in";
+        let raw = self.0.using(operation, of, |file| read(file).map_err(|error| stored(operation, of, error)))?;
+        Ok(raw.and_then(|raw| Offset::try_from(raw.checked_sub(1)?).ok()))
     }
+}
+
+fn begins_at(records: &[StoredRecord], offset: u64) -> bool {
+    records.first().is_some_and(|first| first.offset.raw() == offset)
+}
+
+fn reaches(records: &[StoredRecord], offset: u64) -> bool {
+    records.first().is_some_and(|first| first.offset.raw() <= offset)
+}
+
+fn missing(of: &TopicPartition, offset: u64) -> LogError {
+    let why = "the record that should be here is missing; the file is damaged";
+    LogError::new(LogErrorKind::Corrupt, "reading", format!("{of}@{offset}"), why)
 }
 
 impl End {

@@ -51,6 +51,14 @@ impl Objects {
         Ok(head.last_modified.timestamp_millis())
     }
 
+    pub async fn is_there(&self, operation: &'static str, path: &Path) -> Result<bool, RegistryError> {
+        match self.store.head(path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(RegistryError::store(operation, error, path)),
+        }
+    }
+
     pub async fn get(&self, operation: &'static str, path: &Path) -> Result<Option<Bytes>, RegistryError> {
         let result = async { self.store.get(path).await?.bytes().await }.await;
         match result {

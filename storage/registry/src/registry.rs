@@ -70,6 +70,9 @@ fn now_ms() -> i64 {
 }
 
 impl Registry {
+    /// Weights without a card are left alone for so long: no publish, from writing them to the card, takes longer.
+    pub const GC_AGE: Duration = Duration::from_secs(3600);
+
     /// Opens the registry below `prefix`; `hints` is a log that tells other processes of moves.
     pub fn open(store: Arc<dyn ObjectStore>, prefix: &str, hints: Option<Arc<dyn EventLog>>) -> Self {
         Self { objects: Objects::new(store, prefix), hints, watches: Arc::default(), seen: Mutex::default() }
@@ -109,7 +112,8 @@ impl Registry {
         let size_bytes = weights.len() as u64;
         // Named by their contents, so writing them again is harmless; it heals a damaged copy, and keeps one that a
         // killed publisher left from being collected just now.
-        self.objects.put(OPERATION, &self.blob(&sha256), weights).await?;
+        let blob = self.blob(&sha256);
+        self.objects.put(OPERATION, &blob, weights.clone()).await?;
         // Whoever sees the card can read the blob: it is read back before there is a card.
         self.read_blob(OPERATION, &sha256).await?;
         let mut card = Card {
@@ -132,6 +136,13 @@ impl Registry {
         for version in newest + 1..=newest + ATTEMPTS as u64 {
             card.version = ModelVersion(version);
             if self.objects.create(OPERATION, &folder.clone().join(numbered(version)), written(&card)).await? {
+                // A collector that had found an old left-over of just these weights may have removed them since. It
+                // looks for a card after it has removed, we look for the weights after the card is written: one of
+                // the two sees the other and puts them back.
+                // (If the store does not answer, the version is published all the same.)
+                if matches!(self.objects.is_there(OPERATION, &blob).await, Ok(false)) {
+                    self.objects.put(OPERATION, &blob, weights).await?;
+                }
                 info!(base_key = %card.base_key, version, sha256 = %card.sha256, "published");
                 return Ok(card);
             }
@@ -246,6 +257,23 @@ impl Registry {
             }));
         }
         self.newest(base, alias).await
+    }
+
+    /// The moves of an alias after revision `after`, oldest first; 0 for all there ever were.
+    ///
+    /// # Errors
+    /// If one of them cannot be read, or the name is not that of an alias that moves by itself.
+    pub async fn moves(&self, base: &BaseKey, alias: &str, after: u64) -> Result<Vec<AliasState>, RegistryError> {
+        const OPERATION: &str = "reading the moves of";
+        check_alias(OPERATION, alias)?;
+        let folder = self.alias(base, alias);
+        let numbers = self.objects.numbers(OPERATION, &folder).await?;
+        let read = |number| {
+            let path = folder.clone().join(numbered(number));
+            async move { self.object(OPERATION, &path).await }
+        };
+        let moves = futures::stream::iter(numbers.into_iter().filter(|number| *number > after));
+        moves.map(read).buffered(READS).try_filter_map(|state| async { Ok(state) }).try_collect().await
     }
 
     async fn newest(&self, base: &BaseKey, alias: &str) -> Result<Option<AliasState>, RegistryError> {
@@ -364,7 +392,7 @@ impl Registry {
     }
 
     /// Removes weights that no card names and that were written longer than `age` ago: what killed publishers
-    /// left. `age` must exceed what a publish takes; an hour is plenty. Returns how many.
+    /// left. `age` must exceed what a publish takes; [`Registry::GC_AGE`] is plenty. Returns how many.
     ///
     /// # Errors
     /// If the store cannot be listed or written.
@@ -373,10 +401,7 @@ impl Registry {
         let old = |written_ms: i64| now_ms() - written_ms >= age.as_millis() as i64;
         // Blobs first: a card that comes later names a blob that was written again later, see `register`.
         let blobs = self.objects.files(OPERATION, &self.objects.path(&["blobs"])).await?;
-        let mut named = HashSet::new();
-        for base in self.base_keys().await? {
-            named.extend(self.list(&base).await?.into_iter().map(|card| card.sha256));
-        }
+        let named = self.named().await?;
         let mut removed = 0;
         for blob in blobs {
             let name = blob.location.filename().unwrap_or_default();
@@ -384,11 +409,30 @@ impl Registry {
                 && !named.contains(name)
                 && old(self.objects.written_ms(OPERATION, &blob.location).await?)
             {
+                let weights = self.objects.get(OPERATION, &blob.location).await?;
                 self.objects.delete(OPERATION, &blob.location).await?;
-                removed += 1;
+                // Published meanwhile by somebody with the very same weights, see `register`.
+                match weights {
+                    Some(weights) if self.named().await?.contains(name) => {
+                        self.objects.put(OPERATION, &blob.location, weights).await?;
+                    }
+                    _ => removed += 1,
+                }
             }
         }
+        if removed > 0 {
+            info!(removed, "removed weights that killed publishers left");
+        }
         Ok(removed)
+    }
+
+    /// What the weights of all versions are called.
+    async fn named(&self) -> Result<HashSet<String>, RegistryError> {
+        let mut named = HashSet::new();
+        for base in self.base_keys().await? {
+            named.extend(self.list(&base).await?.into_iter().map(|card| card.sha256));
+        }
+        Ok(named)
     }
 }
 

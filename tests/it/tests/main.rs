@@ -1,5 +1,7 @@
 //! Scenarios over the real programs, in one binary.
 
 mod bad_input;
+mod commands;
 mod kill_loop;
+mod restart;
 mod whole_loop;

@@ -10,6 +10,7 @@ mod hash;
 mod oracle_tests;
 mod query;
 mod report;
+mod resume;
 mod rewards;
 mod tank;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use crate::{
     map::{Cell, TILE, tile},
 };
 
-/// Player inputs that one tick takes; more are refused.
+/// Inputs that one player's tank has waiting for the next tick; more are refused.
 pub const MAX_PLAYER_INPUTS: usize = 64;
 /// An AI queue longer than this is worth a warning.
 pub const QUEUE_WARN: usize = 3;
@@ -150,11 +151,12 @@ impl Rules {
             }
             return Ok(ai.queue.len());
         }
-        if self.player_inputs.len() >= MAX_PLAYER_INPUTS {
-            return Err(RulesError::TooManyPlayerInputs);
+        let waiting = self.player_inputs.iter().filter(|(id, ..)| *id == tank).count();
+        if waiting >= MAX_PLAYER_INPUTS {
+            return Err(RulesError::TooManyPlayerInputs(tank));
         }
         self.player_inputs.push((tank, action, source));
-        Ok(self.player_inputs.iter().filter(|(id, ..)| *id == tank).count())
+        Ok(waiting + 1)
     }
 
     /// One tick. What happened is read off the accessors until the next.
@@ -184,7 +186,8 @@ impl Rules {
         let ended = if was_over { None } else { self.end };
         let mut transition_due = false;
         if !was_over {
-            self.score_tick(ended == Some(EndReason::HqDestroyed));
+            let hq_fell = self.effects.iter().any(|effect| effect.kind == EffectKind::DestroyHq);
+            self.score_tick(hq_fell);
             transition_due = ended.is_some() || self.tick.is_multiple_of(u64::from(self.config.transition_interval));
             if transition_due {
                 self.settle_transition();

@@ -76,6 +76,16 @@ impl Rules {
         self.end
     }
 
+    /// For the AI side, `None` before the end: +1 won, -1 the clock ran out on a standing HQ and a living player, 0
+    /// otherwise.
+    pub fn outcome(&self) -> Option<i8> {
+        let held_out = self.hq_cell().is_some() && self.tanks.iter().any(|t| !t.is_ai());
+        Some(match self.end? {
+            EndReason::TimeLimit if !held_out => 0,
+            end => end.outcome(),
+        })
+    }
+
     pub fn enemies_destroyed(&self) -> u32 {
         self.enemies_destroyed
     }

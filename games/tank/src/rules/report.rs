@@ -21,7 +21,8 @@ impl EndReason {
         }
     }
 
-    /// For the AI side: +1 when the players lost, -1 when they held out.
+    /// For the AI side: +1 when the players lost, -1 when they held out. [`super::Rules::outcome`] also knows of a
+    /// game without players.
     pub fn outcome(self) -> i8 {
         match self {
             Self::PlayerDestroyed | Self::HqDestroyed => 1,
@@ -43,8 +44,8 @@ pub enum RulesError {
     UnknownTank(TankId),
     #[error("tank {0} has {QUEUE_LEN} inputs waiting; this one is dropped")]
     QueueFull(TankId),
-    #[error("{MAX_PLAYER_INPUTS} player inputs wait for the next tick; this one is dropped")]
-    TooManyPlayerInputs,
+    #[error("tank {0} has {MAX_PLAYER_INPUTS} inputs waiting for the next tick; this one is dropped")]
+    TooManyPlayerInputs(TankId),
     #[error("the game is over")]
     GameOver,
 }

@@ -5,6 +5,7 @@ mod games;
 mod maps;
 mod observe;
 mod replay;
+mod rewind;
 mod wire;
 
 use flywheel_tank::{

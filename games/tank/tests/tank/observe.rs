@@ -1,7 +1,9 @@
 use flywheel_tank::{
-    ClientView, Map, NetId, OBSERVATION_LEN, ObservationStack, STATE_LEN, StateMerger, map::tile, observe,
+    Cell, ClientView, Map, NetId, OBSERVATION_LEN, ObservationStack, Role, STATE_LEN, Script, ScriptedPlayer,
+    StateMerger, TankKind, ViewTank, map::tile, observe,
 };
-use serde_json::json;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn map() -> Map {
     let mut tiles = vec![vec![tile::SOIL; 32]; 32];
@@ -135,4 +137,134 @@ fn steel_on_the_grid_line_hides_and_the_border_reads_zero() {
     merger.merge(&json!({"delta": true, "tick": 900})).unwrap();
     view.apply(merger.state());
     assert_eq!(vector(&view)[16], 5.0);
+}
+
+/// What a wire may hold where a number is expected.
+fn absurd() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<i64>().prop_map(|n| json!(n)),
+        any::<u64>().prop_map(|n| json!(n)),
+        any::<f64>().prop_map(|n| json!(n)),
+        prop::sample::select(vec![
+            json!(i64::MIN),
+            json!(i64::MAX),
+            json!(u64::MAX),
+            json!(i32::MIN),
+            json!(i32::MAX),
+            json!(1e300),
+            json!(-1e300),
+            json!(f64::MIN_POSITIVE),
+            json!(0),
+            json!(-1),
+            json!(511.9),
+            json!(512),
+            json!("7"),
+            json!(null),
+            json!([1]),
+        ]),
+        (0..512i32).prop_map(|n| json!(n)),
+    ]
+}
+
+fn assert_in_range(vector: &[f32; STATE_LEN]) {
+    for (i, value) in vector.iter().enumerate() {
+        let (low, high) = observe::range(i);
+        assert!((low..=high).contains(value), "feature {i} is {value}; it lies in {low} to {high}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_the_wire_says_the_numbers_are_finite_and_in_range(
+        ticks in (0..1_000u64, any::<u64>()),
+        tanks in prop::collection::vec((prop::collection::vec(absurd(), 9), 0usize..4, 0usize..3), 1..5),
+        bullet in prop::collection::vec(absurd(), 5),
+        tiles in prop::collection::vec((absurd(), absurd(), absurd()), 0..4),
+        grid in prop::option::of((0usize..40, any::<u8>())),
+        seed in any::<u64>(),
+    ) {
+        let (mut merger, mut view) = (StateMerger::new(), ClientView::new(&map()));
+        let labels = ["normal_pl", "rapid_en", "heavy_en", "unheard_of"];
+        for tick in [ticks.0, ticks.1] {
+            let players: Vec<Value> = tanks
+                .iter()
+                .enumerate()
+                .map(|(i, (n, label, role))| json!({
+                    "id": NetId(i as u64 + 1), "label": labels[*label], "role": (["ai", "player", "god"][*role]),
+                    "x": n[0], "y": n[1], "dirX": n[2], "dirY": n[3], "health": n[4], "maxHealth": n[5],
+                    "speed": n[6], "shootCooldown": n[7], "cooldown": n[8],
+                }))
+                .collect();
+            let changes: Vec<Value> =
+                tiles.iter().map(|(row, col, id)| json!({"row": row, "col": col, "tileId": id})).collect();
+            let b = &bullet;
+            let mut state = json!({"tick": tick, "players": players, "mapTilesChanged": changes, "bullets": [
+                {"id": "a", "x": b[0], "y": b[1], "dirX": b[2], "dirY": b[3], "radius": b[4]}
+            ]});
+            if let Some((edge, id)) = grid {
+                state["mapTiles"] = json!(vec![vec![id; edge]; edge]);
+            }
+            merger.merge(&state).unwrap();
+            view.apply(merger.state());
+            let mut scripts = Script::ALL.map(|script| ScriptedPlayer::new(script, seed));
+            for tank in &view.tanks {
+                let mut vector = [f32::NAN; STATE_LEN];
+                observe::state_vector(&view, tank, &mut vector);
+                assert_in_range(&vector);
+                for script in &mut scripts {
+                    script.act(&view, tank.id);
+                }
+            }
+        }
+    }
+
+    // A view can also be built by hand.
+    #[test]
+    fn a_tank_of_any_numbers_has_a_vector_in_range(
+        place in any::<(i32, i32)>(),
+        dir in any::<(i32, i32)>(),
+        body in any::<(i32, i32, i32)>(),
+        gun in any::<(u32, u32)>(),
+        times in any::<(u64, u64)>(),
+        player in any::<(i32, i32)>(),
+    ) {
+        let mut view = ClientView::new(&map());
+        let tank = ViewTank {
+            id: NetId(1), kind: TankKind::RapidEn, role: Role::Ai, x: place.0, y: place.1, dir,
+            health: body.0, max_health: body.1, speed: body.2, shoot_cooldown: gun.0, cooldown: gun.1, since: times.0,
+        };
+        view.tick = times.1;
+        view.tanks = vec![tank, ViewTank { id: NetId(2), role: Role::Player, x: player.0, y: player.1, ..tank }];
+        let mut vector = [f32::NAN; STATE_LEN];
+        observe::state_vector(&view, &tank, &mut vector);
+        assert_in_range(&vector);
+    }
+
+    // A walk between these would take 2³² steps and overflow on the way.
+    #[test]
+    fn a_line_of_sight_ends_wherever_it_leads(from in any::<(i32, i32)>(), to in any::<(i32, i32)>()) {
+        let view = ClientView::new(&map());
+        let cell = |(row, col)| Cell { row, col };
+        let clamped = |c: Cell| Cell { row: c.row.clamp(0, 31), col: c.col.clamp(0, 31) };
+        let extremes = [i32::MIN, i32::MAX, -1, 0, 31, 32];
+        let ends = extremes.into_iter().flat_map(|row| extremes.map(|col| Cell { row, col }));
+        for (a, b) in ends.map(|end| (end, cell(to))).chain([(cell(from), cell(to))]) {
+            let (there, inside) =
+                (observe::line_of_sight(&view, a, b), observe::line_of_sight(&view, clamped(a), clamped(b)));
+            prop_assert_eq!(there, inside);
+        }
+    }
+}
+
+#[test]
+fn a_list_without_end_is_cut_and_counted() {
+    let mut merger = StateMerger::new();
+    let bullets: Vec<Value> = (1..=8_200).map(|i| json!([NetId(i), 5, 5, 0, 1, 2])).collect();
+    let labels: Vec<&str> =
+        ["id", "x", "y", "dirX", "dirY", "radius"].into_iter().chain(std::iter::repeat_n("more", 100)).collect();
+    let merged =
+        merger.merge(&json!({"delta": true, "tick": 1, "bullets": {"labels": labels, "upserts": bullets}})).unwrap();
+    assert_eq!((merger.state().bullets.len(), merged.skipped), (8_192, 8));
 }

@@ -182,6 +182,11 @@ impl ModelStore {
 
     /// A free key of the map's pool, or a new one with a copy of the last one popped.
     pub(crate) async fn allocate(&self, map_key: &str, base_key: &str) -> Result<Value, StoreError> {
+        // A key that could not be saved under is not handed out.
+        BaseKey::new(format!("{base_key}-{map_key}-{}", u64::MAX)).map_err(|error| StoreError::BadKey {
+            key: base_key.chars().take(64).collect(),
+            reason: error.to_string(),
+        })?;
         let allocation = self.pools.lock().allocate(map_key);
         let last = match allocation {
             Allocation::Free(key) => return Ok(json!({"modelKey": key, "isNew": false})),

@@ -1,5 +1,6 @@
 //! The registry on memory and on a local disk: races, deaths at every step, damage, and watching.
 
+mod collecting;
 mod crashes;
 mod faulty;
 mod following;

@@ -1,0 +1,272 @@
+"""Events from a game to the server, without the game ever waiting."""
+import json
+import random
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional
+
+from .http import Refused, Unavailable, post_lines
+from .spool import Spool
+
+MAX_EVENT_BYTES = 1 << 20
+
+
+@dataclass
+class Stats:
+    """What went through an emitter."""
+
+    emitted: int = 0
+    acknowledged: int = 0
+    spooled: int = 0
+    #: Named as malformed by the server and left out.
+    refused: int = 0
+    #: Neither server, memory nor spool could take them.
+    lost: int = 0
+    retries: int = 0
+    #: Why the server is away, if it is.
+    away: Optional[str] = None
+    #: Last acknowledged `seq` of each game that this emitter still has open.
+    last_seq: Dict[str, int] = field(default_factory=dict)
+
+
+class Game:
+    """One game's events, with its `seq` counted from 0 (or from where a restarted producer goes on)."""
+
+    def __init__(self, emitter: "Emitter", system: str, game_id: str, next_seq: int) -> None:
+        self._emitter, self.system, self.game_id, self._next = emitter, system, game_id, next_seq
+        self._lock = threading.Lock()
+
+    def emit(
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        actor: Optional[str] = None,
+        model: Optional[str] = None,
+        ts_ms: Optional[int] = None,
+    ) -> int:
+        """Queues one event and returns its `seq`. Raises `ValueError` for what is no JSON (NaN too), and takes no `seq`
+        then."""
+        with self._lock:
+            event = {
+                "v": 1,
+                "system": self.system,
+                "kind": kind,
+                "game_id": self.game_id,
+                "seq": self._next,
+                "ts_ms": int(time.time() * 1000) if ts_ms is None else ts_ms,
+                "actor": actor,
+                "model": model,
+                "payload": dict(payload),
+            }
+            line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode()
+            if len(line) > MAX_EVENT_BYTES:
+                raise ValueError(f"the event is {len(line)} bytes long; at most {MAX_EVENT_BYTES} are allowed")
+            self._emitter._queue(line)
+            self._next += 1
+            return self._next - 1
+
+
+class Emitter:
+    """The way of events to `POST /v1/events`. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        url: str,
+        spool: Optional[str] = None,
+        *,
+        batch_events: int = 5000,
+        batch_bytes: int = 4 << 20,
+        linger_s: float = 0.02,
+        memory_bytes: int = 64 << 20,
+        spool_bytes: int = 4 << 30,
+        timeout_s: float = 15.0,
+        backoff_s: float = 0.1,
+        backoff_max_s: float = 10.0,
+        on_refused: Optional[Callable[[bytes, Dict[str, Any]], None]] = None,
+    ) -> None:
+        self._url = url.rstrip("/") + "/v1/events"
+        self._batch_events, self._batch_bytes, self._linger = batch_events, batch_bytes, linger_s
+        self._memory_limit, self._timeout = memory_bytes, timeout_s
+        self._backoff, self._backoff_max, self._on_refused = backoff_s, backoff_max_s, on_refused
+        self._spool = Spool(spool, spool_bytes) if spool else None
+        self._memory: Deque[bytes] = deque()
+        self._bytes = 0
+        self._in_flight = 0
+        self._stats = Stats()
+        self._failures = 0
+        self._closed = self._flushing = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="flywheel-emitter", daemon=True)
+        self._thread.start()
+
+    def game(self, system: str, game_id: str, next_seq: int = 0) -> Game:
+        return Game(self, system, game_id, next_seq)
+
+    @property
+    def stats(self) -> Stats:
+        with self._change:
+            return replace(self._stats, last_seq=dict(self._stats.last_seq))
+
+    def forget(self, game_id: str) -> None:
+        """A game is over: its last `seq` need not be remembered."""
+        with self._change:
+            self._stats.last_seq.pop(game_id, None)
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Waits until everything is acknowledged; false if that took too long."""
+        with self._change:
+            self._flushing = True
+            self._change.notify_all()
+            try:
+                return self._change.wait_for(self._drained, timeout_s)
+            finally:
+                self._flushing = False
+
+    def close(self, timeout_s: float = 5.0) -> Stats:
+        """Sends what it can in time; the rest stays in the spool, and goes first at the next start."""
+        self.flush(timeout_s)
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        # A request under way ends within its timeout.
+        self._thread.join(self._timeout + 5.0)
+        with self._change:
+            rest = list(self._memory)
+            self._memory.clear()
+            self._bytes = 0
+            self._put_away(rest)
+            # A thread that hangs in a request still reads the spool.
+            if self._spool and not self._thread.is_alive():
+                self._spool.close()
+                self._spool = None
+        return self.stats
+
+    def __enter__(self) -> "Emitter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _queue(self, line: bytes) -> None:
+        with self._change:
+            if self._closed:
+                raise RuntimeError("the emitter is closed")
+            self._stats.emitted += 1
+            spooled = self._spool is not None and self._spool.pending_bytes > 0
+            if spooled or self._bytes + len(line) > self._memory_limit:
+                # Behind the spool queue all later events, so that order is kept; memory is older than the spool.
+                self._put_away([line])
+            else:
+                self._memory.append(line)
+                self._bytes += len(line)
+            self._change.notify_all()
+
+    def _put_away(self, lines: List[bytes]) -> None:
+        taken = self._spool.append(lines) if self._spool and lines else 0
+        self._stats.spooled += taken
+        self._stats.lost += len(lines) - taken
+
+    def _drained(self) -> bool:
+        return not self._memory and not self._in_flight and not (self._spool and self._spool.pending_bytes)
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or not self._drained())
+                if self._closed:
+                    return
+                old = self._spool is not None and self._spool.pending_bytes > 0
+                if not old and not self._flushing and self._bytes < self._batch_bytes:
+                    self._change.wait_for(lambda: self._closed or self._flushing, self._linger)
+                lines, from_spool = self._take()
+            if lines:
+                self._send(lines, from_spool)
+
+    def _take(self) -> "tuple[List[bytes], bool]":
+        """The oldest events, which stay where they are until they are acknowledged."""
+        lines: List[bytes] = []
+        total = 0
+        # Memory was filled before the spool, except at start and after a failure, when memory is empty.
+        for line in self._memory:
+            if len(lines) >= self._batch_events or (lines and total + len(line) > self._batch_bytes):
+                break
+            lines.append(line)
+            total += len(line)
+        from_spool = not lines and self._spool is not None
+        if from_spool and self._spool:
+            lines = self._spool.peek(self._batch_events, self._batch_bytes)
+        self._in_flight = len(lines)
+        return lines, from_spool
+
+    def _send(self, lines: List[bytes], from_spool: bool) -> None:
+        try:
+            ack = post_lines(self._url, lines, self._timeout)
+        except Unavailable as error:
+            self._pause(error)
+            return
+        except Refused as error:
+            self._leave_out(lines, from_spool, error.problem)
+            return
+        with self._change:
+            self._failures = 0
+            self._stats.away = None
+            self._stats.acknowledged += len(lines)
+            for game, state in ack.get("games", {}).items():
+                self._stats.last_seq[game] = state["last_seq"]
+            self._done(lines, from_spool)
+
+    def _done(self, lines: List[bytes], from_spool: bool) -> None:
+        if from_spool and self._spool:
+            self._spool.drop(lines)
+        else:
+            for _ in lines:
+                self._bytes -= len(self._memory.popleft())
+        self._in_flight = 0
+        self._change.notify_all()
+
+    def _leave_out(self, lines: List[bytes], from_spool: bool, problem: Dict[str, Any]) -> None:
+        """The server took nothing, and says which event is to blame; without a name the whole batch is."""
+        index = problem.get("index")
+        if not isinstance(index, int) or not 0 <= index < len(lines):
+            if len(lines) > 1:
+                # Smaller batches find the one to blame, or are short enough.
+                with self._change:
+                    self._in_flight = 0
+                half = len(lines) // 2
+                self._send(lines[:half], from_spool)
+                return
+            index = 0
+        if index > 0:
+            # Those before it first, so that what is left begins with the bad one.
+            self._send(lines[:index], from_spool)
+            return
+        with self._change:
+            self._stats.refused += 1
+            self._done(lines[:1], from_spool)
+        if self._on_refused:
+            self._on_refused(lines[0], problem)
+
+    def _pause(self, error: Unavailable) -> None:
+        """Grows with each failure, differs between producers, and ends at once when the emitter is closed."""
+        ceiling = min(self._backoff_max, self._backoff * 2.0 ** min(self._failures, 30))
+        wait = max(ceiling * random.uniform(0.5, 1.0), min(error.retry_after or 0.0, self._backoff_max))
+        with self._change:
+            self._failures += 1
+            self._stats.retries += 1
+            self._stats.away = str(error)
+            self._in_flight = 0
+            if self._spool and self._spool.pending_bytes == 0 and self._memory:
+                # What waits survives the end of this process from now on; later events queue behind it.
+                rest = list(self._memory)
+                taken = self._spool.append(rest)
+                self._stats.spooled += taken
+                for _ in range(taken):
+                    self._bytes -= len(self._memory.popleft())
+                if self._memory:
+                    # The spool is full: what is left in memory is newer and would overtake it.
+                    self._stats.lost += len(self._memory)
+                    self._memory.clear()
+                    self._bytes = 0
+            self._change.wait_for(lambda: self._closed, wait)

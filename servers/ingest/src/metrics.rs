@@ -1,0 +1,20 @@
+//! What the doors count.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+pub(crate) const EVENTS: &str = "flywheel_ingest_events_total";
+pub(crate) const REFUSED: &str = "flywheel_ingest_refused_total";
+pub(crate) const GAPS: &str = "flywheel_ingest_gaps_total";
+pub(crate) const ACK_SECONDS: &str = "flywheel_ingest_ack_seconds";
+pub(crate) const IN_FLIGHT: &str = "flywheel_ingest_in_flight_bytes";
+pub(crate) const SOCKETS: &str = "flywheel_ingest_sockets";
+
+/// Gives every metric of this crate its help text.
+pub fn describe() {
+    describe_counter!(EVENTS, "events acknowledged, by door and by whether they were new or repeats");
+    describe_counter!(REFUSED, "requests and frames refused, by reason");
+    describe_counter!(GAPS, "gaps in the seq of a game, seen when the event behind the gap was accepted");
+    describe_histogram!(ACK_SECONDS, "time from the last byte of a request or frame to its acknowledgement");
+    describe_gauge!(IN_FLIGHT, "bytes of requests and frames that are not yet answered");
+    describe_gauge!(SOCKETS, "producers on a WebSocket");
+}

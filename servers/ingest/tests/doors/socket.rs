@@ -1,0 +1,121 @@
+use flywheel_log::{Faults, Faulty};
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+use crate::*;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(server: &Server) -> Socket {
+    connect_async(format!("ws://{}/v1/events/ws", server.addr)).await.unwrap().0
+}
+
+/// The next answer, or the close code.
+async fn next(socket: &mut Socket) -> Result<Value, u16> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Close(Some(frame)))) => return Err(frame.code.into()),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn frames_are_acknowledged_in_order_and_few_answers_may_cover_many() {
+    let server = Server::new().await;
+    let mut socket = connect(&server).await;
+    for seq in 0..500 {
+        socket.feed(Message::text(value("g", seq).to_string())).await.unwrap();
+    }
+    let both = json!([value("g", 500), value("h", 0), value("g", 499)]);
+    socket.feed(Message::text(both.to_string())).await.unwrap();
+    socket.flush().await.unwrap();
+    let (mut frames, mut last, mut accepted, mut repeated) = (0, None, 0, 0);
+    while frames < 501 {
+        let answer = next(&mut socket).await.unwrap();
+        assert!(answer["frames"].as_u64().unwrap() > frames);
+        frames = answer["frames"].as_u64().unwrap();
+        let seq = answer["games"]["g"]["last_seq"].as_u64();
+        assert!(seq > last);
+        last = seq;
+        accepted += answer["accepted"].as_u64().unwrap();
+        repeated += answer["repeated"].as_u64().unwrap();
+    }
+    assert_eq!((frames, last, accepted, repeated), (501, Some(500), 502, 1));
+    assert_eq!(server.seqs("g").await, (0..501).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_bad_frame_is_named_and_nothing_behind_it_is_taken() {
+    let server = Server::new().await;
+    let mut socket = connect(&server).await;
+    let mut wrong = value("g", 1);
+    wrong["seq"] = json!("one");
+    for frame in [value("g", 0), json!([value("h", 0), wrong]), value("g", 2)] {
+        socket.feed(Message::text(frame.to_string())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap()["frames"], 1);
+    let problem = next(&mut socket).await.unwrap();
+    assert_eq!((&problem["problem"]["index"], &problem["problem"]["field"]), (&json!(1), &json!("seq")));
+    assert_eq!(next(&mut socket).await, Err(1007));
+    assert_eq!(server.seqs("g").await, [0]);
+    assert!(server.seqs("h").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_is_away_closes_the_socket_for_later() {
+    let log = Faulty::new(MemoryLog::new(), Faults { seed: 1, refused: 0.0, replies_lost: 0.0, reads_failed: 0.0 });
+    let server = Server::with(log.clone() as _, IngestConfig::default()).await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::text(value("g", 0).to_string())).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap()["games"]["g"]["last_seq"], 0);
+    log.set_away(true);
+    socket.send(Message::text(value("g", 1).to_string())).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap()["problem"]["status"], 503);
+    assert_eq!(next(&mut socket).await, Err(1013));
+}
+
+#[tokio::test]
+async fn binary_frames_long_frames_silence_and_a_stop_have_their_codes() {
+    let config = IngestConfig { frame_bytes: 10_000, ..IngestConfig::default() };
+    let server = Server::with(MemoryLog::new(), config).await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::binary(vec![1, 2])).await.unwrap();
+    assert_eq!(next(&mut socket).await, Err(1003));
+    let mut socket = connect(&server).await;
+    socket.send(Message::text("x".repeat(10_001))).await.unwrap();
+    assert_eq!(next(&mut socket).await, Err(1009));
+    let mut socket = connect(&server).await;
+    server.stop.cancel();
+    assert_eq!(next(&mut socket).await, Err(1012));
+
+    let config = IngestConfig { ping_ms: 20, ..IngestConfig::default() };
+    let server = Server::with(MemoryLog::new(), config).await;
+    let mut silent = connect(&server).await;
+    // A client that is not polled answers no ping.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(next(&mut silent).await, Err(1008));
+}
+
+#[tokio::test]
+async fn sockets_are_counted_and_pages_from_elsewhere_are_kept_out() {
+    let server = Server::with(MemoryLog::new(), IngestConfig { sockets: 1, ..IngestConfig::default() }).await;
+    let url = format!("ws://{}/v1/events/ws", server.addr);
+    let mut foreign = url.as_str().into_client_request().unwrap();
+    foreign.headers_mut().insert("origin", "http://evil.example".parse().unwrap());
+    assert!(connect_async(foreign).await.unwrap_err().to_string().contains("400"));
+    let first = connect(&server).await;
+    assert!(connect_async(&url).await.unwrap_err().to_string().contains("503"));
+    drop(first);
+    while connect_async(&url).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,83 @@
+//! Losses of power at any change of the file.
+
+use flywheel_log::{EventLog, Position, ReadLimit, Record};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    disk::{CUTS, Disk},
+    workload::{LANES, check, open, topic, try_open, until_the_power_goes},
+};
+
+#[derive(Debug, Default)]
+struct Seen {
+    n_acknowledged: usize,
+    n_unknown: usize,
+    n_cut_again: usize,
+}
+
+/// One run: appends, a cut, in every other run one more cut while the file is mended, and a look at what is left.
+async fn one(seed: u64, honest: bool, seen: &mut Seen) -> Result<(), String> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let cut = CUTS[seed as usize % CUTS.len()];
+    let disk = Disk::with_log();
+    let log = open(disk.open().unwrap());
+    if !honest {
+        disk.lie();
+    }
+    let journal = until_the_power_goes(&log, &disk, seed).await;
+    assert!(disk.is_off());
+    drop(log);
+    seen.n_acknowledged += journal.n_acknowledged();
+    seen.n_unknown += journal.batches.iter().filter(|batch| batch.2.is_none()).count();
+
+    let mut disk = Disk::holding(disk.after(cut, &mut random));
+    if random.random() {
+        disk.cut_after(random.random_range(0..12));
+        drop(disk.open());
+        seen.n_cut_again += usize::from(disk.is_off());
+        disk = Disk::holding(disk.after(cut, &mut random));
+    }
+    let log = disk.open().and_then(try_open).map_err(|error| format!("{cut:?}: {error}"))?;
+    check(&log, &journal).await.map_err(|why| format!("{cut:?}: {why}"))?;
+    for lane in (0..LANES).map(|n| topic().partition(n)) {
+        let before = log.bounds(&lane).await.unwrap();
+        let expected = before.last.max(before.trimmed).map_or(0, |offset| offset.raw() + 1);
+        let offset = log.append(&lane, vec![Record::new("k", "after")]).await.map_err(|error| error.to_string())?;
+        if offset.raw() != expected {
+            return Err(format!("{lane} goes on at {offset} instead of {expected}"));
+        }
+        let position = before.last.map_or(Position::Start, Position::After);
+        let found = log.read(&lane, position, ReadLimit::default()).await.map_err(|error| error.to_string())?;
+        assert_eq!(found.len(), 1, "{lane}");
+    }
+    Ok(())
+}
+
+fn cuts() -> u64 {
+    let asked = std::env::var("FLYWHEEL_POWER_CUTS").ok();
+    asked.map_or(50, |n| n.parse().expect("FLYWHEEL_POWER_CUTS is a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_at_any_change_of_the_file_loses_doubles_and_tears_nothing() {
+    let mut seen = Seen::default();
+    for seed in 0..cuts() {
+        if let Err(why) = one(seed, true, &mut seen).await {
+            panic!("seed {seed}: {why}");
+        }
+    }
+    println!("{} cuts: {seen:?}, nothing lost", cuts());
+    assert!(seen.n_acknowledged > 0 && seen.n_unknown > 0 && seen.n_cut_again > 0, "{seen:?}");
+}
+
+/// The test above can fail: on a disk whose syncs do nothing, most cuts cost what was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lies_about_syncs_is_seen_to_lose_records() {
+    let (mut seen, mut lost) = (Seen::default(), 0);
+    for seed in 0..20 {
+        lost += u64::from(one(seed, false, &mut seen).await.is_err());
+    }
+    println!("20 cuts of a disk that lies: {seen:?}, loss seen after {lost}");
+    assert!(lost >= 5, "{lost} of 20");
+}

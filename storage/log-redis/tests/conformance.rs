@@ -4,11 +4,14 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use flywheel_log::{EventLog, conformance::LogFixture};
+use flywheel_log::{
+    EventLog,
+    conformance::{DurableLogFixture, LogFixture},
+};
 use flywheel_log_redis::RedisLog;
 use support::Server;
 
-/// Servers live as long as the test.
+/// Servers live as long as the test. Where there is no server, it is the log in memory that is looked at, loudly.
 #[derive(Default)]
 struct Redis(Mutex<Vec<Server>>);
 
@@ -25,4 +28,19 @@ impl LogFixture for Redis {
     }
 }
 
+impl DurableLogFixture for Redis {
+    /// The server is killed and comes back on what it had written.
+    async fn reopen(&self, log: Arc<dyn EventLog>) -> Arc<dyn EventLog> {
+        let mut servers = self.0.lock().unwrap().pop();
+        let Some(server) = &mut servers else { return log };
+        drop(log);
+        server.kill();
+        server.run();
+        let log = RedisLog::connect(&server.url()).await.unwrap();
+        self.0.lock().unwrap().extend(servers);
+        log
+    }
+}
+
 flywheel_log::event_log_conformance!(Redis::default());
+flywheel_log::durable_log_conformance!(Redis::default());

@@ -1,46 +1,29 @@
 //! Consumer groups: members hold leases in Redis, partitions are shared by rank, each change of hands is an epoch.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use flywheel_log::{
     EventLog, GroupMember, LogError, LogErrorKind, Offset, Position, ReadLimit, StoredRecord, Topic, TopicPartition,
 };
-use redis::Script;
+use parking_lot::Mutex;
 
-use crate::{connection::Connection, ids, redis_log::RedisLog};
+use crate::{
+    connection::{Ask, Connection},
+    ids,
+    redis_log::RedisLog,
+    scripts,
+};
 
-/// A member that has not been heard of for so long is dead; its partitions go to the others.
-const LEASE: Duration = Duration::from_secs(10);
-
-/// Renews (or with lease 0 ends) a membership, drops the dead, notes who owns what; returns what is this member's.
-/// KEYS: members, state. ARGV: member, lease in ms, partitions; and to commit: partition, epoch (-1: any), id.
-const SYNC: &str = r"
-local now = redis.call('TIME')
-now = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if tonumber(ARGV[2]) > 0 then redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-else redis.call('ZREM', KEYS[1], ARGV[1]) end
-local members = redis.call('ZRANGE', KEYS[1], 0, -1)
-table.sort(members)
-local mine = {}
-for p = 0, tonumber(ARGV[3]) - 1 do
-  local owner = #members > 0 and members[p % #members + 1] or ''
-  local epoch = redis.call('HGET', KEYS[2], 'epoch:' .. p) or '0'
-  if owner ~= (redis.call('HGET', KEYS[2], 'owner:' .. p) or '') then
-    epoch = tostring(redis.call('HINCRBY', KEYS[2], 'epoch:' .. p, 1))
-    redis.call('HSET', KEYS[2], 'owner:' .. p, owner)
-  end
-  if owner == ARGV[1] then
-    if ARGV[4] == tostring(p) and (ARGV[5] == '-1' or ARGV[5] == epoch) then
-      redis.call('HSET', KEYS[2], 'offset:' .. p, ARGV[6])
-      return {{'done', '', ''}}
-    end
-    table.insert(mine, {tostring(p), epoch, redis.call('HGET', KEYS[2], 'offset:' .. p) or ''})
-  end
-end
-if ARGV[4] then return {} end
-return mine";
+/// Pause between looks at who has which partition, while a member waits.
+const LOOK: Duration = Duration::from_millis(100);
+/// A member whose owner does not call it for so long is taken for stuck, and its lease runs out.
+const STUCK: Duration = Duration::from_secs(300);
 
 /// Partition, epoch, committed id or nothing.
 type Share = Vec<(String, String, String)>;
@@ -52,18 +35,36 @@ struct Seat {
     topic: Topic,
     partitions: u32,
     id: String,
+    called: Arc<Mutex<Instant>>,
 }
 
 impl Seat {
     async fn sync(&self, operation: &'static str, lease: Duration, commit: &[String]) -> Result<Share, LogError> {
-        let script = Script::new(SYNC);
-        let mut call = script.prepare_invoke();
+        let mut call = scripts::SYNC.prepare_invoke();
         call.key(format!("{}:members", self.key)).key(&self.key);
         call.arg(&self.id).arg(lease.as_millis() as u64).arg(self.partitions);
         for arg in commit {
             call.arg(arg);
         }
-        Ok(invoke!(self.connection, operation, &self.key, call))
+        self.connection.ask(operation, &self.key, Ask::Script(&call)).await
+    }
+
+    /// What a living member says.
+    async fn call(&self, operation: &'static str, commit: &[String]) -> Result<Share, LogError> {
+        *self.called.lock() = Instant::now();
+        self.sync(operation, self.connection.config.lease, commit).await
+    }
+
+    /// Renews the lease beside whatever the member's owner does with its records, which may take longer than a lease.
+    async fn renew(self) {
+        let lease = self.connection.config.lease;
+        loop {
+            tokio::time::sleep(lease / 4).await;
+            let stuck = self.called.lock().elapsed() > STUCK.max(lease);
+            if !stuck && let Err(error) = self.sync("renewing", lease, &[]).await {
+                tracing::debug!(%error, "a lease is not renewed");
+            }
+        }
     }
 
     fn lane(&self, partition: &str) -> Result<TopicPartition, LogError> {
@@ -76,6 +77,7 @@ impl Seat {
 struct RedisMember {
     log: Arc<RedisLog>,
     seat: Seat,
+    renewing: Option<tokio::task::JoinHandle<()>>,
     /// Where this member goes on reading, and since which epoch the partition is its own.
     given: HashMap<TopicPartition, (String, Position)>,
 }
@@ -95,19 +97,30 @@ pub async fn join(
     member: &str,
 ) -> Result<Box<dyn GroupMember>, LogError> {
     let id = format!("{member}:{}", uuid::Uuid::now_v7());
-    let seat = Seat { connection, key, topic: topic.clone(), partitions, id };
+    let called = Arc::new(Mutex::new(Instant::now()));
+    let seat = Seat { connection, key, topic: topic.clone(), partitions, id, called };
     // Made first: a join that is given up leaves by being dropped.
-    let joined = RedisMember { log, seat, given: HashMap::new() };
-    joined.seat.sync("joining", LEASE, &[]).await?;
+    let mut joined = RedisMember { log, seat, renewing: None, given: HashMap::new() };
+    joined.seat.call("joining", &[]).await?;
+    joined.renewing = Some(tokio::spawn(joined.seat.clone().renew()));
     Ok(Box::new(joined))
 }
 
 impl Drop for RedisMember {
     fn drop(&mut self) {
-        let seat = self.seat.clone();
+        let (seat, renewing) = (self.seat.clone(), self.renewing.take());
+        if let Some(renewing) = &renewing {
+            renewing.abort();
+        }
         // Without a runtime, or when it ends first, the lease runs out.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { seat.sync("leaving", Duration::ZERO, &[]).await });
+            runtime.spawn(async move {
+                // First the end of the renewals: one that came after would be a member again.
+                if let Some(renewing) = renewing {
+                    let _cancelled = renewing.await;
+                }
+                seat.sync("leaving", Duration::ZERO, &[]).await
+            });
         }
     }
 }
@@ -115,16 +128,16 @@ impl Drop for RedisMember {
 #[async_trait]
 impl GroupMember for RedisMember {
     async fn assigned(&self) -> Result<Vec<TopicPartition>, LogError> {
-        let share = self.seat.sync("asking", LEASE, &[]).await?;
+        let share = self.seat.call("asking", &[]).await?;
         share.iter().map(|(partition, ..)| self.seat.lane(partition)).collect()
     }
 
     async fn poll(&mut self, limit: ReadLimit) -> Result<Vec<(TopicPartition, StoredRecord)>, LogError> {
         let until = tokio::time::Instant::now() + limit.max_wait;
         loop {
-            let share = self.seat.sync("polling", LEASE, &[]).await?;
+            let share = self.seat.call("polling", &[]).await?;
             // Noted only once nothing can fail or be given up any more: what is noted counts as given.
-            let (mut out, mut bytes, mut given) = (Vec::new(), 0, Vec::new());
+            let (mut out, mut bytes, mut given, mut places) = (Vec::new(), 0, Vec::new(), Vec::new());
             for (partition, epoch, committed) in share {
                 let lane = self.seat.lane(&partition)?;
                 let position = match self.given.get(&lane) {
@@ -141,6 +154,7 @@ impl GroupMember for RedisMember {
                 };
                 let records = self.log.read(&lane, position, left).await?;
                 let position = records.last().map_or(position, |last| Position::After(last.offset));
+                places.push((lane.clone(), position));
                 given.push((lane.clone(), (epoch, position)));
                 bytes += records.iter().map(|record| record.key.len() + record.value.len()).sum::<usize>();
                 out.extend(records.into_iter().map(|record| (lane.clone(), record)));
@@ -149,13 +163,18 @@ impl GroupMember for RedisMember {
             if !out.is_empty() || tokio::time::Instant::now() >= until {
                 return Ok(out);
             }
-            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + Duration::from_millis(10))).await;
+            let until = until.min(tokio::time::Instant::now() + LOOK);
+            if places.is_empty() {
+                tokio::time::sleep_until(until).await;
+            } else {
+                self.log.wait(&places, until).await;
+            }
         }
     }
 
     async fn commit(&mut self, of: &TopicPartition, offset: Offset) -> Result<(), LogError> {
         let epoch = self.given.get(of).map_or("-1", |(since, _)| since).to_owned();
-        let done = self.seat.sync("committing", LEASE, &[of.partition.to_string(), epoch, ids::id_of(offset)]).await?;
+        let done = self.seat.call("committing", &[of.partition.to_string(), epoch, ids::id_of(offset)]).await?;
         if done.is_empty() {
             // What it was given is another member's to do; should the partition come back, all of it comes again.
             self.given.remove(of);

@@ -5,39 +5,20 @@
 //! to readers. What an acknowledgement survives is what the server's own settings say ([`RedisLog::connect`]).
 //!
 //! The stream of partition 0 of `fw.tank.events` is `flywheel:{fw.tank.events:0}`. An entry is a record: its field
-//! `event` is the value, its field `key`, if there is one, the key. `XADD … * event <json>` is enough.
+//! `event` is the value, its field `key`, if there is one, the key. `XADD … * event <json>` is enough. Whatever else
+//! another program adds is a record too, if need be one that does not decode and becomes a dead letter; an entry whose id
+//! fits no offset is given another before anybody reads it.
 
-/// Asks the server with a command or a pipeline, within the time that the connection allows.
-macro_rules! ask {
-    ($connection:expr, $operation:expr, $target:expr, $command:expr) => {{
-        let answer = match $connection.get().await {
-            Ok(mut connection) => $command.query_async(&mut connection).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => answer,
-            Err(error) => return Err($connection.failed($operation, $target, error).await),
-        }
-    }};
-}
-/// Runs a script, which is sent in full where the server does not know it.
-macro_rules! invoke {
-    ($connection:expr, $operation:expr, $target:expr, $call:expr) => {{
-        let answer = match $connection.get().await {
-            Ok(mut connection) => $call.invoke_async(&mut connection).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => answer,
-            Err(error) => return Err($connection.failed($operation, $target, error).await),
-        }
-    }};
-}
-
+mod config;
 mod connection;
+mod entry;
 mod error;
+mod follow;
 mod group;
 mod ids;
 mod redis_log;
+mod scripts;
 
+pub use config::{ConfigError, RedisConfig};
+pub use connection::Persistence;
 pub use redis_log::RedisLog;

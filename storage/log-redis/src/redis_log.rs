@@ -3,62 +3,32 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use flywheel_log::{
     Bounds, Durability, EventLog, GroupMember, LogError, LogErrorKind, Offset, Position, ReadLimit, Record,
     StoredRecord, Topic, TopicPartition, check_batch,
 };
 use parking_lot::RwLock;
-use redis::{Client, Script, Value};
+use redis::Value;
 
-use crate::{connection::Connection, group, ids};
+use crate::{
+    config::RedisConfig,
+    connection::{Ask, Connection, Persistence},
+    entry,
+    follow::Follower,
+    group, ids, scripts,
+};
 
-/// Ids rise whatever the server's clock does: the newest id, or the trimmed one of a stream that was deleted, is the floor.
-const APPEND: &str = r"
-local function parts(id) local ms, seq = string.match(id, '(%d+)-(%d+)'); return tonumber(ms), tonumber(seq) end
-local ms, seq = 0, 0
-local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
-if not info.err then
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then ms, seq = parts(info[i + 1]) end end
-end
-local trimmed = redis.call('HGET', KEYS[2], 'trimmed')
-if trimmed then
-  local tms, tseq = parts(trimmed)
-  if tms > ms or (tms == ms and tseq > seq) then ms, seq = tms, tseq end
-end
-local now = redis.call('TIME')
-now = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-if now > ms then ms, seq = now, -1 end
-local id
-for i = 1, #ARGV, 2 do
-  seq = seq + 1
-  if seq > 2097151 then ms, seq = ms + 1, 0 end
-  id = string.format('%.0f-%.0f', ms, seq)
-  redis.call('XADD', KEYS[1], id, 'key', ARGV[i], 'event', ARGV[i + 1])
-end
-return id";
-
-/// The watermark is what was really removed, so that nobody is told of a loss that was none.
-const TRIM: &str = r"
-local last = redis.pcall('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', 1)
-if last.err then return last end
-if #last == 0 then return 0 end
-local id = last[1][1]
-local ms, seq = string.match(id, '(%d+)-(%d+)')
-redis.call('HSET', KEYS[2], 'trimmed', id)
-return redis.call('XTRIM', KEYS[1], 'MINID', '=', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))";
-
-/// Pause between looks of a reader that waits.
-const LOOK: Duration = Duration::from_millis(10);
+/// Entries that are numbered anew are looked for again so often by one call.
+const ATTEMPTS: usize = 3;
 
 /// A log on a Redis server, see the crate's description.
 #[derive(Debug)]
 pub struct RedisLog {
     connection: Arc<Connection>,
+    follower: Follower,
     prefix: String,
     /// Topics that were seen; none is ever deleted.
     known: RwLock<HashMap<Topic, u32>>,
@@ -66,29 +36,30 @@ pub struct RedisLog {
 }
 
 impl RedisLog {
-    /// Connects to `redis://[:password@]host:port/db?prefix=flywheel`.
+    /// Connects to what `url` says, see [`RedisConfig`].
     ///
     /// # Errors
-    /// `InvalidData` for a URL that is none, `Unavailable` if the server does not answer.
+    /// `InvalidData` for a URL that is none and for a wrong password, `Unavailable` if the server does not answer.
     pub async fn connect(url: &str) -> Result<Arc<Self>, LogError> {
-        let bad = |why: String| LogError::new(LogErrorKind::InvalidData, "connecting to", "the log's URL", why);
-        let mut parsed = url::Url::parse(url).map_err(|error| bad(error.to_string()))?;
-        let mut prefix = "flywheel".to_owned();
-        for (name, value) in parsed.query_pairs() {
-            match &*name {
-                "prefix" => prefix = value.into_owned(),
-                other => return Err(bad(format!("`{other}` is not a setting; there is `prefix`"))),
-            }
-        }
-        if prefix.is_empty() || prefix.contains(['{', '}']) {
-            return Err(bad("the prefix is empty or has a brace".to_owned()));
-        }
-        parsed.set_query(None);
-        let client = Client::open(parsed.as_str()).map_err(|error| bad(error.to_string()))?;
-        let connection = Arc::new(Connection::new(client));
-        let log = Arc::new_cyclic(|this| Self { connection, prefix, known: RwLock::default(), this: this.clone() });
+        let config = RedisConfig::parse(url)
+            .map_err(|error| LogError::new(LogErrorKind::InvalidData, "connecting to", "the event log", error))?;
+        let prefix = config.prefix.clone();
+        let connection = Arc::new(Connection::new(config)?);
+        let follower = Follower::new(Arc::clone(&connection));
+        let known = RwLock::default();
+        let log = Arc::new_cyclic(|this| Self { connection, follower, prefix, known, this: this.clone() });
         log.refresh("connecting to").await?;
         Ok(log)
+    }
+
+    /// The server's settings that [`EventLog::durability`] follows from, as of the last time it was connected to.
+    pub fn persistence(&self) -> Persistence {
+        self.connection.persistence()
+    }
+
+    /// The stream of a partition: where other programs write to and read from.
+    pub fn stream_of(&self, of: &TopicPartition) -> String {
+        self.keys(of).0
     }
 
     fn topics_key(&self) -> String {
@@ -103,7 +74,9 @@ impl RedisLog {
 
     async fn refresh(&self, operation: &'static str) -> Result<HashMap<Topic, u32>, LogError> {
         let mut command = redis::cmd("HGETALL");
-        let found: HashMap<String, u32> = ask!(self.connection, operation, "redis", command.arg(self.topics_key()));
+        command.arg(self.topics_key());
+        let found: HashMap<String, u32> =
+            self.connection.ask(operation, &"the event log", Ask::Command(&command)).await?;
         let topics: HashMap<_, _> =
             found.into_iter().filter_map(|(name, n)| Some((Topic::try_from(name).ok()?, n))).collect();
         self.known.write().clone_from(&topics);
@@ -121,6 +94,21 @@ impl RedisLog {
         if there { Ok(()) } else { Err(LogError::unknown_partition(operation, of)) }
     }
 
+    /// Waits until one of the places may have something new; at most until `until`, and may return early.
+    pub(crate) async fn wait(&self, places: &[(TopicPartition, Position)], until: tokio::time::Instant) {
+        let places: Vec<_> = places
+            .iter()
+            .map(|(lane, position)| {
+                let after = match position {
+                    Position::Start => "0-0".to_owned(),
+                    Position::After(offset) => ids::id_of(*offset),
+                };
+                (self.keys(lane).0, after)
+            })
+            .collect();
+        self.follower.wait(&places, until).await;
+    }
+
     /// At most `count` entries after `position`, and the watermark, at one moment.
     async fn piece(
         &self,
@@ -136,10 +124,32 @@ impl RedisLog {
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HGET").arg(meta).arg("trimmed");
         pipe.cmd("XRANGE").arg(stream).arg(start).arg("+").arg("COUNT").arg(count);
-        let (trimmed, entries): (Option<String>, Vec<(String, Vec<Value>)>) =
-            ask!(self.connection, "reading", from, &pipe);
-        LogError::check_trimmed(from, position, trimmed.as_deref().and_then(ids::offset_of))?;
-        entries.into_iter().map(|(id, fields)| record(from, &id, fields)).collect()
+        for _ in 0..ATTEMPTS {
+            let (trimmed, entries): (Option<String>, Entries) =
+                self.connection.ask("reading", from, Ask::Pipeline(&pipe)).await?;
+            LogError::check_trimmed(from, position, trimmed.as_deref().and_then(ids::offset_of))?;
+            let first = entries.first().map(|(id, _)| id.clone());
+            let records: Vec<_> = entries
+                .into_iter()
+                .map_while(|(id, fields)| Some(entry::record(ids::offset_of(&id)?, fields)))
+                .collect();
+            match first {
+                Some(id) if records.is_empty() => self.renumber("reading", from, &id).await?,
+                _ => return Ok(records),
+            }
+        }
+        Err(odd("reading", from))
+    }
+
+    /// Gives the entry `first` (or, if it is empty, those at the end whose ids fit no offset) and all after it ids that
+    /// fit. Only a stranger can have given an entry such an id.
+    async fn renumber(&self, operation: &'static str, of: &TopicPartition, first: &str) -> Result<(), LogError> {
+        let (stream, meta) = self.keys(of);
+        let mut call = scripts::RENUMBER.prepare_invoke();
+        call.key(stream).key(meta).arg(first).arg("");
+        let n_entries: u64 = self.connection.ask(operation, of, Ask::Script(&call)).await?;
+        tracing::warn!(partition = %of, first, n_entries, "another program's entries had ids beyond all offsets; they have others now");
+        Ok(())
     }
 
     async fn found(
@@ -172,21 +182,13 @@ impl RedisLog {
     }
 }
 
-fn record(of: &TopicPartition, id: &str, fields: Vec<Value>) -> Result<StoredRecord, LogError> {
-    let refuse = |why: &str| LogError::new(LogErrorKind::InvalidData, "reading", of, format!("entry `{id}` {why}"));
-    let offset =
-        ids::offset_of(id).ok_or_else(|| refuse("has an id beyond 42 bits of milliseconds or 21 of sequence"))?;
-    let (mut key, mut value) = (Bytes::new(), Bytes::new());
-    let mut fields = fields.into_iter();
-    while let (Some(Value::BulkString(name)), Some(Value::BulkString(content))) = (fields.next(), fields.next()) {
-        match &name[..] {
-            b"key" => key = content.into(),
-            // Without this field the value is empty: it does not decode, and becomes a dead letter with its position.
-            b"event" => value = content.into(),
-            _ => {}
-        }
-    }
-    Ok(StoredRecord { offset, ingest_ms: ids::ms_of(offset), key, value })
+/// An id, and fields with their contents.
+type Entries = Vec<(String, Vec<Value>)>;
+
+fn odd(operation: &'static str, of: &TopicPartition) -> LogError {
+    let why = "another program keeps adding entries whose ids are beyond all offsets (the year 2100, or 2097151 within a \
+               millisecond); let it use `*` as the id";
+    LogError::new(LogErrorKind::Unavailable, operation, of, why)
 }
 
 #[async_trait]
@@ -198,7 +200,7 @@ impl EventLog for RedisLog {
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HSETNX").arg(self.topics_key()).arg(topic.as_str()).arg(partitions).ignore();
         pipe.cmd("HGET").arg(self.topics_key()).arg(topic.as_str());
-        let (known,): (u32,) = ask!(self.connection, "creating", topic, &pipe);
+        let (known,): (u32,) = self.connection.ask("creating", topic, Ask::Pipeline(&pipe)).await?;
         self.known.write().insert(topic.clone(), known);
         LogError::check_partitions(topic, known, partitions)
     }
@@ -213,16 +215,24 @@ impl EventLog for RedisLog {
         check_batch(to, &records)?;
         self.check("appending", to).await?;
         let (stream, meta) = self.keys(to);
-        let script = Script::new(APPEND);
-        let mut call = script.prepare_invoke();
+        let mut call = scripts::APPEND.prepare_invoke();
         call.key(stream).key(meta);
         for record in &records {
             call.arg(&record.key[..]).arg(&record.value[..]);
         }
-        let id: String = invoke!(self.connection, "appending", to, call);
-        ids::offset_of(&id).ok_or_else(|| {
-            LogError::new(LogErrorKind::Corrupt, "appending", to, format!("its newest id `{id}` fits no offset"))
-        })
+        for _ in 0..ATTEMPTS {
+            let id: Option<String> = self.connection.ask("appending", to, Ask::Script(&call)).await?;
+            match id {
+                Some(id) => {
+                    return ids::offset_of(&id).ok_or_else(|| {
+                        let why = format!("its newest id `{id}` fits no offset");
+                        LogError::new(LogErrorKind::Corrupt, "appending", to, why)
+                    });
+                }
+                None => self.renumber("appending", to, "").await?,
+            }
+        }
+        Err(odd("appending", to))
     }
 
     async fn read(
@@ -238,7 +248,7 @@ impl EventLog for RedisLog {
             if !found.is_empty() || tokio::time::Instant::now() >= until {
                 return Ok(found);
             }
-            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK)).await;
+            self.wait(&[(from.clone(), position)], until).await;
         }
     }
 
@@ -249,21 +259,33 @@ impl EventLog for RedisLog {
         pipe.atomic().cmd("XRANGE").arg(&stream).arg("-").arg("+").arg("COUNT").arg(1);
         pipe.cmd("XREVRANGE").arg(&stream).arg("+").arg("-").arg("COUNT").arg(1);
         pipe.cmd("HGET").arg(meta).arg("trimmed");
-        type Entries = Vec<(String, Vec<Value>)>;
-        let (first, last, trimmed): (Entries, Entries, Option<String>) =
-            ask!(self.connection, "asking for the bounds of", of, &pipe);
-        let end = |entries: Entries| entries.first().and_then(|(id, _)| ids::offset_of(id));
-        Ok(Bounds { first: end(first), last: end(last), trimmed: trimmed.as_deref().and_then(ids::offset_of) })
+        for _ in 0..ATTEMPTS {
+            let (first, last, trimmed): (Entries, Entries, Option<String>) =
+                self.connection.ask("asking for the bounds of", of, Ask::Pipeline(&pipe)).await?;
+            let trimmed = trimmed.as_deref().and_then(ids::offset_of);
+            let end = |entries: &Entries| entries.first().map(|(id, _)| ids::offset_of(id));
+            match (end(&first), end(&last)) {
+                (Some(None), _) => self.renumber("asking for the bounds of", of, &first[0].0).await?,
+                (_, Some(None)) => self.renumber("asking for the bounds of", of, "").await?,
+                (first, last) => return Ok(Bounds { first: first.flatten(), last: last.flatten(), trimmed }),
+            }
+        }
+        Err(odd("asking for the bounds of", of))
     }
 
     async fn trim(&self, of: &TopicPartition, up_to: Offset) -> Result<(), LogError> {
         self.check("trimming", of).await?;
         let (stream, meta) = self.keys(of);
-        let script = Script::new(TRIM);
-        let mut call = script.prepare_invoke();
-        call.key(stream).key(meta).arg(ids::id_of(up_to));
-        let _n_removed: u64 = invoke!(self.connection, "trimming", of, call);
-        Ok(())
+        let mut call = scripts::TRIM.prepare_invoke();
+        call.key(&stream).key(meta).arg(ids::id_of(up_to));
+        for _ in 0..ATTEMPTS {
+            let answer: (Option<u64>, String) = self.connection.ask("trimming", of, Ask::Script(&call)).await?;
+            match answer {
+                (Some(_n_removed), _) => return Ok(()),
+                (None, odd) => self.renumber("trimming", of, &odd).await?,
+            }
+        }
+        Err(odd("trimming", of))
     }
 
     async fn join(&self, topic: &Topic, name: &str, member: &str) -> Result<Box<dyn GroupMember>, LogError> {

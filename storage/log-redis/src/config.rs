@@ -170,7 +170,9 @@ mod tests {
         assert_eq!(config.server.password(), Some("s3cret%2F%40"));
         let inline = RedisConfig::parse("redis://:s3cret@h:1").unwrap();
         assert!(!format!("{config:?}{inline:?}{}", inline.target()).contains("s3cret"));
-        for url in ["redis://h?password=s3cret", "redis://:s3cret@h/x", "redis://:s3cret@h?lease=9", "kafka://:s3cret@h"] {
+        for url in
+            ["redis://h?password=s3cret", "redis://:s3cret@h/x", "redis://:s3cret@h?lease=9", "kafka://:s3cret@h"]
+        {
             assert!(!problems(url).contains("s3cret"), "{url}");
         }
         assert!(problems("redis://:s3cret@h?password.env=PATH").contains("two passwords"));

@@ -39,8 +39,7 @@ impl Persistence {
 
     async fn ask(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
         let mut pipe = redis::pipe();
-        for name in
-            ["appendonly", "appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory", "maxmemory-policy"]
+        for name in ["appendonly", "appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory", "maxmemory-policy"]
         {
             pipe.cmd("CONFIG").arg("GET").arg(name);
         }

@@ -29,9 +29,10 @@ fn meaning(error: &RedisError) -> (LogErrorKind, &'static str) {
         "OOM" => (Unavailable, "the server is at its `maxmemory`; raise that, or archive and trim"),
         "MISCONF" => (Unavailable, "the server cannot write to its disk; see the server's own log"),
         "BUSY" => (Unavailable, "the server is busy with a script; wait"),
-        "MOVED" | "ASK" | "CROSSSLOT" => {
-            (InvalidData, "this is a node of a Redis Cluster, which is not supported; name a single server or its master")
-        }
+        "MOVED" | "ASK" | "CROSSSLOT" => (
+            InvalidData,
+            "this is a node of a Redis Cluster, which is not supported; name a single server or its master",
+        ),
         "NOAUTH" | "WRONGPASS" => (InvalidData, PASSWORD),
         "NOPERM" => (InvalidData, "give this user the rights of the log's keys and of scripts"),
         "WRONGTYPE" => (Conflict, "another program uses this key; choose another `prefix=` in the log's URL"),
@@ -42,7 +43,9 @@ fn meaning(error: &RedisError) -> (LogErrorKind, &'static str) {
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
                 (Corrupt, "the answer is none that Redis gives; is another program at this address?")
             }
-            _ if error.is_timeout() => (Unavailable, "no answer in time; is it overloaded? `timeout=` in the URL says when"),
+            _ if error.is_timeout() => {
+                (Unavailable, "no answer in time; is it overloaded? `timeout=` in the URL says when")
+            }
             _ => (Unavailable, "it cannot be reached; start the server, or correct host and port in the log's URL"),
         },
         _ if error.to_string().contains("max number of clients") => {

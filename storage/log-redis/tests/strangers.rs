@@ -145,8 +145,7 @@ async fn an_odd_newest_id_whose_entry_is_gone_refuses_no_append() {
     let log = fresh(&server).await;
     let first = append(&log, "a").await.unwrap();
     add(&server, "18446744073709551615-18446744073709551615", &["event", "gone"]);
-    let _: u64 =
-        server.ask("XDEL flywheel:{fw.tank.events:0} 18446744073709551615-18446744073709551615");
+    let _: u64 = server.ask("XDEL flywheel:{fw.tank.events:0} 18446744073709551615-18446744073709551615");
     assert!(append(&log, "b").await.unwrap() > first);
     assert_eq!(values(&all(&log, 100).await), ["a", "b"]);
 }

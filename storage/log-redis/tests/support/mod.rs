@@ -79,8 +79,11 @@ impl Server {
 
     fn try_run(&mut self) -> bool {
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendfsync", self.fsync]);
-        command.args(["--appendonly", if self.fsync.is_empty() { "no" } else { "yes" }]);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly"]);
+        match self.fsync {
+            "" => command.arg("no"),
+            fsync => command.args(["yes", "--appendfsync", fsync]),
+        };
         command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.dir.path()).args(self.settings);
         command.stdout(Stdio::null());
         // SAFETY: prctl is async-signal-safe and touches no memory of ours.

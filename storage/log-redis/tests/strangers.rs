@@ -235,3 +235,41 @@ async fn an_id_of_the_last_moment_of_2099_refuses_appends_clearly_and_is_read() 
     assert!(error.to_string().contains("2099"), "{error}");
     assert_eq!(values(&all(&log, 100).await), ["a"]);
 }
+
+#[tokio::test]
+async fn entries_with_new_ids_outlive_a_kill_and_a_rewrite_of_the_servers_file() {
+    if !support::is_there() {
+        return;
+    }
+    for preamble in [&["--aof-use-rdb-preamble", "no"][..], &["--aof-use-rdb-preamble", "yes"]] {
+        let mut server = Server::start_with("always", preamble);
+        let log = fresh(&server).await;
+        append(&log, "a").await.unwrap();
+        add(&server, "18446744073709551615-18446744073709551615", &["event", "b"]);
+        append(&log, "c").await.unwrap();
+        let before = all(&log, 100).await;
+        assert_eq!(values(&before), ["a", "b", "c"]);
+        server.kill();
+        server.run();
+        let log = fresh(&server).await;
+        assert_eq!(all(&log, 100).await, before);
+        let _: String = server.ask("BGREWRITEAOF");
+        let done = "aof_rewrite_in_progress:0";
+        let scheduled = "aof_rewrite_scheduled:0";
+        loop {
+            let info: String = server.ask("INFO persistence");
+            if info.contains(done) && info.contains(scheduled) {
+                assert!(info.contains("aof_last_bgrewrite_status:ok"));
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        server.kill();
+        server.run();
+        let log = fresh(&server).await;
+        append(&log, "d").await.unwrap();
+        let after = all(&log, 100).await;
+        assert_eq!(after[..3], before);
+        assert_eq!(values(&after), ["a", "b", "c", "d"]);
+    }
+}

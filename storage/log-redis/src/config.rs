@@ -99,7 +99,9 @@ impl FromStr for RedisConfig {
         match server.scheme() {
             "redis" => {}
             "rediss" if cfg!(feature = "tls") => {}
-            "rediss" => problems.push("this program was built without TLS for Redis; use the feature `tls`".to_owned()),
+            "rediss" => {
+                problems.push("this program was built without TLS for Redis; use the feature `redis-tls`".to_owned())
+            }
             other => problems.push(format!("it begins with `{other}:`; write `redis://` or `rediss://`")),
         }
         if server.host_str().is_none_or(str::is_empty) {

@@ -405,6 +405,7 @@ fn trainer_command(
         ("device", config.train.device.clone()),
     ]
     .into_iter()
+    .chain(config.store.flags())
     .chain(config.train.options.iter().map(|(key, value)| (key.as_str(), value.clone())))
     .flat_map(|(key, value)| [format!("--{}", key.replace('_', "-")), value])
     .collect();

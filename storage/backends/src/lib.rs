@@ -2,7 +2,13 @@
 //!
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
-//! Unix socket while one of them holds it.
+//! Unix socket while one of them holds it. Tables and models lie in the data folder, or below `s3://bucket/prefix`
+//! ([`StoreConfig`]).
+
+mod credentials;
+mod explained;
+mod probe;
+mod store;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,6 +23,11 @@ use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
+
+pub use crate::{
+    probe::{Probe, Promise, probe},
+    store::{Bucket, CredentialsConfig, StoreConfig},
+};
 
 /// Everything that a program works on.
 #[derive(Debug, Clone)]
@@ -34,9 +45,33 @@ pub struct BackendUrls {
     pub log: String,
     /// The data folder.
     pub data: PathBuf,
+    /// Where tables and models lie.
+    pub store: StoreConfig,
 }
 
 impl BackendUrls {
+    /// The tables.
+    ///
+    /// # Errors
+    /// If they cannot be opened: the message says where and which setting to look at.
+    pub async fn open_lake(&self) -> anyhow::Result<Lake> {
+        match self.store.bucket()? {
+            Some(bucket) => bucket.reach().await.map(|()| bucket.lake()),
+            None => open_lake(&self.data),
+        }
+    }
+
+    /// The models.
+    ///
+    /// # Errors
+    /// As [`BackendUrls::open_lake`].
+    pub async fn open_registry(&self, hints: Option<Arc<dyn EventLog>>) -> anyhow::Result<Arc<Registry>> {
+        match self.store.bucket()? {
+            Some(bucket) => bucket.reach().await.map(|()| bucket.registry(hints)),
+            None => open_registry(&self.data, hints),
+        }
+    }
+
     /// Folder of the embedded log.
     ///
     /// # Errors
@@ -101,8 +136,8 @@ impl Backends {
     }
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
-        let registry = open_registry(&urls.data, Some(Arc::clone(&log)))?;
-        Ok(Self { log, lake: open_lake(&urls.data)?, registry, catalog: open_catalog(&urls.data).await? })
+        let registry = urls.open_registry(Some(Arc::clone(&log))).await?;
+        Ok(Self { log, lake: urls.open_lake().await?, registry, catalog: open_catalog(&urls.data).await? })
     }
 }
 

@@ -1,34 +1,49 @@
 //! Tables and models on real S3-compatible servers: SeaweedFS, and moto as a second opinion.
+//!
+//! The cases of the lake (`storage/lake/tests/common/commits.rs`) and of the registry (`storage/registry/tests/it`) run
+//! here unchanged, beside what only a server can break.
 
+mod kill;
+mod messages;
+mod python;
 mod server;
+mod whole;
 
-use flywheel_events::{Event, GameId, System};
-use flywheel_lake::{ScanOptions, TableName};
-use flywheel_tables::{EventsBuilder, events_from};
-use server::{Kind, Server};
+#[path = "../../../lake/tests/common/mod.rs"]
+mod lake_cases;
+#[path = "../../../registry/tests/it/races.rs"]
+mod races;
+#[path = "../../../registry/tests/it/common.rs"]
+mod registry_common;
+#[path = "../../../registry/tests/it/versions.rs"]
+mod versions;
 
-const NOON: i64 = 1_700_049_600_000;
+use std::sync::Arc;
 
-fn rows(from: u64, to: u64) -> arrow::array::RecordBatch {
-    let mut builder = EventsBuilder::new();
-    for seq in from..to {
-        let event = Event::new(System::Tank, "tank.tick", GameId::new("g").unwrap(), seq, NOON);
-        builder.push(&event.payload(&serde_json::json!({"tick": seq})), 0, seq as i64, NOON);
-    }
-    builder.finish()
+use object_store::ObjectStore;
+// What the cases of the registry ask their root for.
+use registry_common::{assert_whole, base, model, network, new_version, open};
+use server::{Server, shared};
+
+/// An empty prefix of every server; the servers live as long as the second.
+fn stores() -> (Vec<Arc<dyn ObjectStore>>, Vec<Arc<Server>>) {
+    let servers = shared();
+    (servers.iter().map(|server| server.fresh()).collect(), servers)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_appended_to_a_bucket_are_read_back() {
-    for kind in [Kind::SeaweedFs, Kind::Moto] {
-        let Some(server) = Server::start(kind).await else { return };
-        let table = server.bucket("a/b").lake().table(TableName::Events);
-        table.append(vec![rows(0, 5)], &[("land/t/0".into(), 4)]).await.unwrap();
-        let again = server.bucket("a/b").lake().table(TableName::Events);
-        assert_eq!(again.position("land/t/0").await.unwrap(), Some(4));
-        let found = again.scan(ScanOptions::default()).await.unwrap();
-        let found: Vec<_> = found.iter().flat_map(|batch| events_from(batch).unwrap()).map(|e| e.seq).collect();
-        assert_eq!(found, [0, 1, 2, 3, 4]);
-        assert_eq!(again.url().as_str(), "s3://lake/a/b/lake/events/");
-    }
+macro_rules! on_servers {
+    ($($name:ident),* $(,)?) => {
+        mod commits {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    for server in crate::server::shared() {
+                        crate::lake_cases::commits::$name(&|| server.fresh()).await;
+                    }
+                }
+            )*
+        }
+    };
 }
+
+lake_cases::commits::commit_cases!(on_servers);

@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,30 @@ pub struct Server {
     dir: TempDir,
     ports: Vec<u16>,
     child: Option<Child>,
+}
+
+/// Both servers, shared by the tests that run at the moment; none where none is wanted.
+pub fn shared() -> Vec<Arc<Server>> {
+    [Kind::SeaweedFs, Kind::Moto].into_iter().filter_map(one).collect()
+}
+
+/// One of the shared servers.
+pub fn one(kind: Kind) -> Option<Arc<Server>> {
+    static RUNNING: Mutex<[Weak<Server>; 2]> = Mutex::new([Weak::new(), Weak::new()]);
+    // A test that failed to start one is no reason for the others not to try.
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let slot = &mut running[kind as usize];
+    if let Some(server) = slot.upgrade() {
+        return Some(server);
+    }
+    // Tests call this from inside their runtimes, which cannot wait for themselves.
+    let starting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Server::start(kind))
+    });
+    let server = Arc::new(starting.join().unwrap()?);
+    *slot = Arc::downgrade(&server);
+    Some(server)
 }
 
 /// The folder of the servers' programs: none, said aloud, where `FLYWHEEL_REQUIRE` does not name `s3`.
@@ -191,7 +215,7 @@ impl Server {
         self.settings(prefix, KEY).bucket().unwrap().expect("it is not the data folder")
     }
 
-    /// An empty store: a prefix that nobody has used.
+    /// An empty store: a prefix that nobody has used. Its connections belong to the runtime of the test that asks.
     pub fn fresh(&self) -> Arc<dyn ObjectStore> {
         let prefix = uuid::Uuid::new_v4().simple().to_string();
         Arc::new(PrefixStore::new(Arc::clone(self.bucket("").store()), prefix))

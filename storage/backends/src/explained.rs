@@ -119,6 +119,14 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
     rest.split_once(to).map(|(found, _)| found)
 }
 
+/// One line without its causes, which the line repeats already.
+pub(crate) fn said(error: &Error) -> anyhow::Error {
+    match error.source().and_then(|source| source.downcast_ref::<Told>()) {
+        Some(told) => anyhow::Error::msg(told.0.clone()),
+        None => anyhow::Error::msg(error.to_string()),
+    }
+}
+
 /// The store around which words are put.
 #[derive(Debug)]
 pub(crate) struct Explained {

@@ -8,6 +8,8 @@ use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 use serde::Serialize;
 
+use crate::explained::said;
+
 /// Rounds in which the store may answer "not decided" to every writer before that counts as failing.
 const UNDECIDED: usize = 8;
 
@@ -87,7 +89,7 @@ async fn read(store: &Arc<dyn ObjectStore>, path: &Path) -> anyhow::Result<Optio
     match read.await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error).context("reading an object"),
+        Err(error) => Err(said(&error).context("reading an object")),
     }
 }
 
@@ -101,7 +103,7 @@ async fn absent(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<P
         Err(Error::NotFound { .. }) => None,
         Ok(_) => Some("the store gave an object that nobody wrote".to_owned()),
         Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
-            return Err(error).context("reading an object that is not there");
+            return Err(said(&error).context("reading an object that is not there"));
         }
         Err(error) => Some(error.to_string()),
     };
@@ -110,7 +112,9 @@ async fn absent(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<P
 
 async fn second(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<Promise> {
     let path = folder.clone().join("second");
-    create(store, &path, "first".into()).await.context("writing an object that is not there yet")?;
+    create(store, &path, "first".into())
+        .await
+        .map_err(|error| said(&error).context("writing an object that is not there yet"))?;
     let broken = match create(store, &path, "second".into()).await {
         Err(error) if was_there(&error) => None,
         Ok(()) => Some("the second of two puts-if-absent overwrote the first".to_owned()),
@@ -172,7 +176,7 @@ async fn read_back(store: &Arc<dyn ObjectStore>, folder: &Path, rounds: usize) -
     let mut broken = None;
     for n in 0..rounds.max(2) {
         let bytes = Bytes::from(n.to_string());
-        store.put(&path, bytes.clone().into()).await.context("writing an object")?;
+        store.put(&path, bytes.clone().into()).await.map_err(|error| said(&error).context("writing an object"))?;
         match read(store, &path).await? {
             Some(found) if found == bytes => {}
             Some(_) => broken = Some("an older object was read after a newer one was written".to_owned()),
@@ -186,7 +190,9 @@ async fn listed(store: &Arc<dyn ObjectStore>, folder: &Path, writers: usize) -> 
     let folder = folder.clone().join("listed");
     let mut broken = None;
     for n in 0..writers.max(3) {
-        create(store, &folder.clone().join(format!("{n:04}")), "x".into()).await.context("writing an object")?;
+        create(store, &folder.clone().join(format!("{n:04}")), "x".into())
+            .await
+            .map_err(|error| said(&error).context("writing an object"))?;
         let found = names(store, &folder).await?;
         if found.len() != n + 1 {
             broken = Some(format!("{} of {} objects just written are listed", found.len(), n + 1));
@@ -196,13 +202,18 @@ async fn listed(store: &Arc<dyn ObjectStore>, folder: &Path, writers: usize) -> 
 }
 
 async fn names(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<Vec<Path>> {
-    store.list(Some(folder)).map_ok(|object| object.location).try_collect().await.context("listing objects")
+    store
+        .list(Some(folder))
+        .map_ok(|object| object.location)
+        .try_collect()
+        .await
+        .map_err(|error| said(&error).context("listing objects"))
 }
 
 /// Removes everything below `folder`; the name of one that stays.
 async fn clear(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<Option<Path>> {
     let found = names(store, folder).await?;
     let deletions = store.delete_stream(stream::iter(found.into_iter().map(Ok)).boxed());
-    deletions.try_for_each(|_| async { Ok(()) }).await.context("deleting objects")?;
+    deletions.try_for_each(|_| async { Ok(()) }).await.map_err(|error| said(&error).context("deleting objects"))?;
     Ok(names(store, folder).await?.pop())
 }

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::{
     credentials::{self, Credentials},
-    explained::{Explained, Setting},
+    explained::{Explained, Setting, said},
     probe::{Probe, probe},
 };
 
@@ -212,7 +212,7 @@ impl Bucket {
         let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
         match self.store.list_with_delimiter(prefix).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(anyhow::Error::new(error).context(format!("opening the store `{self}`"))),
+            Err(error) => Err(said(&error).context(format!("opening the store `{self}`"))),
         }
     }
 

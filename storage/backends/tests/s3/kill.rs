@@ -1,9 +1,15 @@
 //! `kill -9` of the server while tables and aliases are written.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
 
 use flywheel_events::ModelVersion;
-use flywheel_lake::{Advance, TableName};
+use flywheel_lake::{Advance, ScanOptions, TableName};
 
 use crate::{
     assert_whole, base,
@@ -31,17 +37,22 @@ async fn kills_of_the_server_lose_no_commit_and_double_none() {
         }
     }
     for kill in 0..kills {
+        let progress: Arc<Vec<_>> = Arc::new((0..=WRITERS).map(|_| AtomicU64::new(0)).collect());
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..WRITERS {
             let table = server.bucket("kill").lake().table(TableName::Events);
             let mut next = acknowledged[writer as usize];
+            let progress = Arc::clone(&progress);
             writers.spawn(async move {
                 loop {
                     let from = next.checked_sub(1).map(|n| n as i64);
                     let advance = [Advance::new(format!("app/{writer}"), from, next as i64)];
                     let batch = rows(&format!("g{writer}"), next, next + 1, NOON);
                     match table.append_from(vec![batch], &advance).await {
-                        Ok(_) => next += 1,
+                        Ok(_) => {
+                            next += 1;
+                            progress[writer as usize].fetch_add(1, SeqCst);
+                        }
                         Err(error) if error.kind().is_retryable() => return (writer, next),
                         Err(error) => panic!("{error}"),
                     }
@@ -49,12 +60,15 @@ async fn kills_of_the_server_lose_no_commit_and_double_none() {
             });
         }
         let registry = server.bucket("kill").registry(None);
-        let mut revision = moved;
+        let (mut revision, progressed) = (moved, Arc::clone(&progress));
         let mover = tokio::spawn(async move {
             loop {
                 let to = ModelVersion(1 + revision % 2);
                 match registry.promote(&base(), "champion", to, Some(revision), "to and fro").await {
-                    Ok(state) => revision = state.revision,
+                    Ok(state) => {
+                        revision = state.revision;
+                        progressed[WRITERS as usize].fetch_add(1, SeqCst);
+                    }
                     // The last one before the kill arrived, and its answer did not.
                     Err(error) if error.is_conflict() => {
                         let found = registry.resolve(&base(), "champion").await.unwrap().unwrap();
@@ -65,17 +79,30 @@ async fn kills_of_the_server_lose_no_commit_and_double_none() {
                 }
             }
         });
-        tokio::time::sleep(Duration::from_millis(700 + 230 * kill)).await;
+        // Not before all are at work, then at a moment of its own.
+        while !progress.iter().all(|n| n.load(SeqCst) > 0) {
+            assert!(!mover.is_finished(), "the mover stopped before the kill");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(kill * 37 % 101)).await;
         server.kill();
         for (writer, next) in writers.join_all().await {
-            assert!(next > acknowledged[writer as usize], "writer {writer} wrote nothing before kill {kill}");
             acknowledged[writer as usize] = next;
         }
-        let before = moved;
         moved = mover.await.unwrap();
-        assert!(moved > before, "no alias moved before kill {kill}");
         server.launch().await;
         let table = server.bucket("kill").lake().table(TableName::Events);
+        // It lists before it reads again: what holds the bytes reports a moment after what holds the names.
+        let began = Instant::now();
+        while let Err(error) = table.scan(ScanOptions::default()).await {
+            assert!(
+                error.kind().is_retryable() && began.elapsed() < Duration::from_secs(60),
+                "{error}\n{}",
+                server.said()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        eprintln!("kill {kill}: reads after {:?}", began.elapsed());
         let found = sorted(contents(&table).await);
         for writer in 0..WRITERS {
             let game = format!("g{writer}");

@@ -200,7 +200,7 @@ impl Server {
 
     /// Settings for a prefix of the bucket, with the keys in a file.
     pub fn settings(&self, prefix: &str, (id, secret): (&str, &str)) -> StoreConfig {
-        let file = self.dir.path().join(format!("keys-{id}"));
+        let file = self.dir.path().join(uuid::Uuid::new_v4().simple().to_string());
         fs::write(&file, format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")).unwrap();
         StoreConfig {
             url: format!("s3://{BUCKET}/{prefix}"),

@@ -43,6 +43,21 @@ pub async fn open_existing(config: &Config) -> Result<Backends, Failure> {
     })
 }
 
+/// Refuses a bucket on which commits could lose or double rows.
+pub async fn check_store(config: &Config) -> Result<(), Failure> {
+    let Some(bucket) = config.store.bucket().map_err(|error| Failure::new(Code::Config, error))? else {
+        return Ok(());
+    };
+    let unreachable = |error| Failure::new(Code::Unreachable, error);
+    bucket.reach().await.map_err(unreachable)?;
+    match bucket.probe(4, 3).await.map_err(unreachable)?.refusal() {
+        Some(why) => {
+            Err(Failure::msg(Code::CheckFailed, format!("`{bucket}`: {why}")).hint("`flywheel doctor` says more"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The tables alone: those of a data folder that is there, or of a bucket, which need no data folder.
 pub async fn open_lake(config: &Config) -> Result<Lake, Failure> {
     if config.store.is_local() {

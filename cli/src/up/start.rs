@@ -41,7 +41,7 @@ use crate::{
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
-    systems::{TankArena, experience, urls},
+    systems::{TankArena, check_store, experience, urls},
 };
 
 /// Told to stop one after the other, so that each drains into the next.
@@ -92,6 +92,7 @@ pub async fn start(
     let page = flywheel_kit::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.up.port))).await.map_err(|error| {
         Failure::new(Code::Conflict, error).hint("choose another with --port P; 0 takes any free one")
     })?;
+    check_store(config).await?;
     let (backends, embedded) =
         Backends::open(&urls(config)).await.map_err(|error| Failure::new(Code::Unreachable, error))?;
     let stops = Stops::default();

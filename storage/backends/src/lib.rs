@@ -5,6 +5,7 @@
 //! Unix socket while one of them holds it. Tables and models lie in the data folder, or below `s3://bucket/prefix`
 //! ([`StoreConfig`]).
 
+mod claim;
 mod credentials;
 mod explained;
 mod probe;
@@ -61,6 +62,17 @@ impl BackendUrls {
         }
     }
 
+    /// Tables in a bucket are written from one log only.
+    async fn claim_store(&self, log: &str) -> anyhow::Result<()> {
+        match self.store.bucket()? {
+            Some(bucket) => {
+                bucket.reach().await?;
+                bucket.claim(log).await
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The models.
     ///
     /// # Errors
@@ -112,11 +124,15 @@ impl Backends {
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
         if let Some(log) = kafka_log(&urls.log).await? {
+            urls.claim_store("kafka").await?;
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
         let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        if !urls.store.is_local() {
+            urls.claim_store(&claim::log_id(&folder)?).await?;
+        }
         Ok((Self::with_log(urls, log.clone()).await?, LogOwner(Some(log))))
     }
 
@@ -136,8 +152,15 @@ impl Backends {
     }
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
-        let registry = urls.open_registry(Some(Arc::clone(&log))).await?;
-        Ok(Self { log, lake: urls.open_lake().await?, registry, catalog: open_catalog(&urls.data).await? })
+        let hints = Some(Arc::clone(&log));
+        let (lake, registry) = match urls.store.bucket()? {
+            Some(bucket) => {
+                bucket.reach().await?;
+                (bucket.lake(), bucket.registry(hints))
+            }
+            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
+        };
+        Ok(Self { log, lake, registry, catalog: open_catalog(&urls.data).await? })
     }
 }
 

@@ -243,6 +243,10 @@ impl Bucket {
         &self.store
     }
 
+    pub(crate) fn path(&self, name: &str) -> Path {
+        self.prefix.clone().join(name)
+    }
+
     /// Where the keys came from, for people.
     pub fn credentials(&self) -> &str {
         self.credentials.source()

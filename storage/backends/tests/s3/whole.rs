@@ -62,3 +62,27 @@ async fn both_servers_keep_what_exactly_once_rests_on_and_the_probe_leaves_nothi
         assert_eq!(left, [], "{:?}", server.kind);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_one_log_are_not_written_from_another() {
+    for server in shared() {
+        let prefix = format!("claimed/{}", uuid::Uuid::new_v4().simple());
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let urls = |dir: &tempfile::TempDir| BackendUrls {
+            log: "embedded:".into(),
+            data: dir.path().to_owned(),
+            store: server.settings(&prefix, KEY),
+        };
+        for _ in 0..2 {
+            Backends::open(&urls(&one)).await.unwrap();
+        }
+        let error = format!("{:#}", Backends::open(&urls(&two)).await.unwrap_err());
+        for word in ["another log", "store.url", &prefix] {
+            assert!(error.contains(word), "{error}");
+        }
+        // Reading is anybody's, and the other folder is good for another prefix.
+        urls(&two).open_lake().await.unwrap();
+        let elsewhere = server.settings(&format!("{prefix}-2"), KEY);
+        Backends::open(&BackendUrls { store: elsewhere, ..urls(&two) }).await.unwrap();
+    }
+}

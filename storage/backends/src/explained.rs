@@ -32,16 +32,20 @@ impl Setting {
         let text = chain(&error);
         let code = between(&text, "<Code>", "</Code>").unwrap_or_default().to_owned();
         let Setting { bucket, endpoint, region, credentials } = self;
-        let keys = || {
-            let how = if code.is_empty() {
-                "the server refused the request".to_owned()
-            } else {
-                format!("the server says {code}")
-            };
+        // A refusal without a body says no more than that.
+        let says =
+            if code.is_empty() { "the server refuses this".to_owned() } else { format!("the server says {code}") };
+        let wrong = || {
             format!(
-                "{how}: the keys from {credentials} are not those of bucket `{bucket}` at `{endpoint}`, or may not do \
-                 this; correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or `store.credentials.file`, or let the \
-                 key list, get, put and delete there"
+                "{says}: the keys from {credentials} are not those of `{endpoint}`; correct AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or `store.credentials.file`"
+            )
+        };
+        let forbidden = || {
+            format!(
+                "{says}: the key from {credentials} may not do this in bucket `{bucket}` at `{endpoint}`, or there is \
+                 no such bucket; let the key list, get, put and delete there, or correct `store.url` or \
+                 `store.credentials.file`"
             )
         };
         let told = match code.as_str() {
@@ -50,17 +54,17 @@ impl Setting {
             }
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
-            | "AccessDenied"
             | "ExpiredToken"
             | "InvalidToken"
-            | "TokenRefreshRequired" => keys(),
+            | "TokenRefreshRequired" => wrong(),
             "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
                 format!("the server says {code}: bucket `{bucket}` is not in region `{region}`; correct `store.region`")
             }
+            "AccessDenied" => forbidden(),
             "RequestTimeTooSkewed" => {
                 format!("the server says {code}: the clocks of this machine and of `{endpoint}` differ; set this one")
             }
-            _ if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) => keys(),
+            _ if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) => forbidden(),
             _ if text.contains("redirect without LOCATION") => {
                 format!("bucket `{bucket}` is not in region `{region}`; correct `store.region`")
             }

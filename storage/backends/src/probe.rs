@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::explained::said;
 
-/// Rounds in which the store may answer "not decided" to every writer before that counts as failing.
+/// Times that the store may answer "not decided" to every writer before that counts as failing.
 const UNDECIDED: usize = 8;
 
 /// One promise, and what was seen.
@@ -125,12 +125,20 @@ async fn second(store: &Arc<dyn ObjectStore>, folder: &Path) -> anyhow::Result<P
     Ok(Promise { name: "put-if-absent refuses what is there", broken })
 }
 
+/// All rounds at once: a store may let racers wait for each other, and rounds have names of their own.
 async fn race(store: &Arc<dyn ObjectStore>, folder: &Path, writers: usize, rounds: usize) -> anyhow::Result<Promise> {
-    const NAME: &str = "of racing puts-if-absent one wins";
-    let mut undecided = 0;
-    let mut round = 0;
-    while round < rounds {
-        let path = folder.clone().join(format!("race-{round}-{undecided}"));
+    let rounds = (0..rounds).map(|round| one_race(store, folder.clone().join(format!("race-{round}")), writers));
+    let mut broken = None;
+    for found in join_all(rounds).await {
+        broken = broken.or(found?);
+    }
+    Ok(Promise { name: "of racing puts-if-absent one wins", broken })
+}
+
+/// What was broken, if anything.
+async fn one_race(store: &Arc<dyn ObjectStore>, folder: Path, writers: usize) -> anyhow::Result<Option<String>> {
+    for again in 0..UNDECIDED {
+        let path = folder.clone().join(again.to_string());
         let name = |writer: usize| Bytes::from(format!("writer {writer}"));
         let answers = join_all((0..writers).map(|writer| {
             let (store, path) = (Arc::clone(store), path.clone());
@@ -148,27 +156,16 @@ async fn race(store: &Arc<dyn ObjectStore>, folder: &Path, writers: usize, round
                 Err(_) => unknown.push(name(writer)),
             }
         }
-        let found = read(store, &path).await?;
-        let broken = match (&won[..], found) {
-            ([], None) => {
-                undecided += 1;
-                if undecided < UNDECIDED {
-                    continue;
-                }
-                Some("nobody won, again and again".to_owned())
-            }
+        return Ok(match (&won[..], read(store, &path).await?) {
+            ([], None) => continue,
             ([], Some(found)) if unknown.contains(&found) => None,
             ([one], Some(found)) if *one == found => None,
             ([], Some(_)) => Some("the one whose bytes are there was told that it lost".to_owned()),
             ([_], _) => Some("the winner's bytes are not there".to_owned()),
             (won, _) => Some(format!("{} of {writers} writers were told that they won", won.len())),
-        };
-        if broken.is_some() {
-            return Ok(Promise { name: NAME, broken });
-        }
-        round += 1;
+        });
     }
-    Ok(Promise { name: NAME, broken: None })
+    Ok(Some("nobody won, again and again".to_owned()))
 }
 
 async fn read_back(store: &Arc<dyn ObjectStore>, folder: &Path, rounds: usize) -> anyhow::Result<Promise> {

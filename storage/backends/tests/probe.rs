@@ -85,7 +85,7 @@ impl ObjectStore for Flawed {
                 Err(taken(location))
             }
             Flaw::NobodyWins if creates && racing => Err(taken(location)),
-            Flaw::SometimesUndecided if creates && racing && location.as_ref().ends_with("-0") => Err(taken(location)),
+            Flaw::SometimesUndecided if creates && racing && location.as_ref().ends_with("/0") => Err(taken(location)),
             Flaw::LosesAnswers if racing => {
                 let done = self.inner.put_opts(location, payload, options).await?;
                 if n.is_multiple_of(2) { Ok(done) } else { Err(Error::Generic { store: "S3", source: "reset".into() }) }

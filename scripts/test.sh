@@ -1,7 +1,7 @@
 #!/bin/sh
 # Gets what is missing and runs every test, each step with its time:
-# the web unit tests and type check, all Rust tests (trainer included), the page in headless Chromium against the
-# real program. What a machine cannot have is said aloud at the end; libtorch and the Python readers are never skipped.
+# the web unit tests and type check, all Rust tests (trainer included), the Python client against a real door, the page in
+# headless Chromium against the real program. What a machine cannot have is said aloud at the end; libtorch and the Python readers are never skipped.
 . "$(dirname "$0")/common.sh"
 
 "$ROOT/scripts/prerequisites.sh" rust python node disk
@@ -54,6 +54,11 @@ fi
 set -- --locked --workspace --features flywheel-train/torch
 step "building programs and tests (the first time: 8 to 12 minutes on 2 cores)" cargo build $CARGO_QUIET "$@" --bins --tests --examples
 step "the Rust tests" cargo test "$@"
+
+python_client() {
+    (cd "$ROOT/clients/python" && FLYWHEEL_DOOR=$TARGET/debug/examples/door "$FLYWHEEL_PYTHON" -B -m unittest discover -s tests)
+}
+step "the Python client (5 s)" python_client
 
 if has_script test:page; then
     if [ -n "$chromium" ]; then

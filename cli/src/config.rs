@@ -98,6 +98,9 @@ pub struct StreamConfig {
     pub queue_bytes: usize,
     /// Largest spill file; beyond it new games are refused.
     pub spill_bytes: u64,
+    /// Age at which an event leaves the log, once it is in the tables and its game is assembled.
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
 }
 
 impl Default for StreamConfig {
@@ -108,6 +111,7 @@ impl Default for StreamConfig {
             linger: Duration::from_millis(20),
             queue_bytes: 64 << 20,
             spill_bytes: 4 << 30,
+            keep: Duration::from_secs(3600),
         }
     }
 }

@@ -20,6 +20,11 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::Failure;
 
+/// glibc's allocator keeps a heap for each thread and what each of them freed: after minutes half of the memory is air,
+/// and it grows for hours (measured: `docs/performance.md`).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "flywheel",
@@ -66,6 +71,11 @@ enum Command {
     /// Look into the event log
     #[command(subcommand)]
     Log(commands::log::Command),
+    /// Send events from standard input, one envelope a line
+    Emit(commands::emit::Args),
+    /// Check how schemas of events change
+    #[command(subcommand)]
+    Schema(commands::schema::Command),
     /// Look into the tables, compact them
     #[command(subcommand)]
     Table(commands::table::Command),
@@ -137,6 +147,8 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Up(args) => commands::up::run(global, args).await,
         Command::Status(args) => commands::status::run(global, args).await,
         Command::Log(command) => commands::log::run(global, command).await,
+        Command::Emit(args) => commands::emit::run(global, args).await,
+        Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Run(command) => commands::run::run(global, command).await,

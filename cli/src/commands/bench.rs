@@ -80,7 +80,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
                     Bench::Swap => flywheel_benches::swap::run(&options),
                     _ => flywheel_benches::ingest::run(&options),
                 })
-                .await??;
+                .await?
+                .map_err(|error| without_packages(error.into()))?;
                 figures.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?
             }
         };
@@ -88,6 +89,14 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         crate::output::note!("{bench:?}: {:.0} s", started.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// A peer's Python may lack its packages; `make bench` has one that does not.
+fn without_packages(failure: Failure) -> Failure {
+    if failure.to_string().contains("ModuleNotFoundError") {
+        return failure.hint("`make bench` installs the peers' packages, or name another Python with --python");
+    }
+    failure
 }
 
 fn print(global: &Global, figures: &[Value]) {

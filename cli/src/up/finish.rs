@@ -35,6 +35,7 @@ pub async fn finish(mut running: Running, options: &Options, config: &Config) ->
     if let Err(error) = parts.emitter.close(deadline.saturating_duration_since(tokio::time::Instant::now())).await {
         warn!(%error, "the log did not take everything");
     }
+    within(deadline, parts.door.closed()).await;
     // The trainer checkpoints meanwhile.
     running.stops.learn.cancel();
     settle(&view, deadline).await;

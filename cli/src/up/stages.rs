@@ -24,7 +24,7 @@ pub fn fill(
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let per_second = |from: u64, to: u64| if seconds > 0.1 { to.saturating_sub(from) as f64 / seconds } else { 0.0 };
     status.set_stage(play(parts, now, per_second(before.farm.ticks, now.farm.ticks)));
-    status.set_stage(stream(parts, now, per_second(before.emitter.acknowledged, now.emitter.acknowledged)));
+    status.set_stage(stream(parts, now, per_second(before.acknowledged, now.acknowledged)));
     status.set_stage(land(parts, now, per_second(before.landed, now.landed)));
     status.set_stage(learn(now));
     status.set_stage(judge(now, per_second(before.judge.games, now.judge.games)));
@@ -77,13 +77,14 @@ fn stream(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
     let stats = &now.emitter;
     let waiting = stats.emitted.saturating_sub(stats.acknowledged);
     let stage = StageStatus::new(Stage::Stream)
-        .running(format!("{} events acknowledged, {}", thousands(stats.acknowledged), parts.backends.log.durability()))
+        .running(format!("{} events acknowledged, {}", thousands(now.acknowledged), parts.backends.log.durability()))
         .rate(rate, "events/s")
         .lag(waiting as f64, "events")
         .detail("spilled", stats.spilled)
         .detail("spill_bytes", stats.spill_pending)
         .detail("queue_bytes", stats.queue_bytes)
-        .detail("lost", stats.lost);
+        .detail("lost", stats.lost)
+        .detail("through_doors", parts.door.accepted());
     match &stats.away {
         Some((since, why)) => {
             let seconds = (jiff::Timestamp::now().as_millisecond() - since) / 1000;
@@ -108,7 +109,7 @@ fn what_to_do(parts: &Parts, seconds: i64) -> String {
 
 fn land(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
     let (land, assemble) = (&parts.land, &parts.assemble);
-    let pending = now.emitter.acknowledged.saturating_sub(now.landed);
+    let pending = now.acknowledged.saturating_sub(now.landed);
     let stage = StageStatus::new(Stage::Land)
         .running(format!(
             "{} events, {} transitions of {} games in the tables",

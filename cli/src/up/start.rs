@@ -12,12 +12,13 @@ use flywheel_backends::Backends;
 use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
-use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
+use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig, assemble_low_app_id, land_app_id};
+use flywheel_ingest::{Door, IngestConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
-use flywheel_lake::CompactOptions;
+use flywheel_lake::{CompactOptions, TableName};
 use flywheel_log::Topic;
-use flywheel_maintain::{Maintain, MaintainConfig};
+use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
 use flywheel_tank::{ACTIONS, Map, OBSERVATION_LEN, script::Script};
@@ -43,6 +44,9 @@ use crate::{
     exit::{Code, Failure},
     systems::{TankArena, check_store, experience, urls},
 };
+
+/// Between two looks at what the log may lose.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
 
 /// Told to stop one after the other, so that each drains into the next.
 #[derive(Debug, Clone, Default)]
@@ -163,6 +167,23 @@ pub async fn start(
         );
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
+        let trim = Trim::new(
+            Arc::clone(&backends.log),
+            backends.lake.clone(),
+            TrimConfig {
+                topics: vec![(topic.clone(), partitions)],
+                consumers: |topic, partition| {
+                    vec![
+                        (TableName::Events, land_app_id(topic, partition)),
+                        (TableName::Episodes, assemble_low_app_id(topic, partition)),
+                    ]
+                },
+                keep: config.stream.keep,
+                interval: TRIM_EVERY,
+            },
+        );
+        let stop = stops.rest.clone();
+        rest.spawn(async move { trim.run(stop).await });
     }
     {
         // Kills are what leaves half-published versions, and starts are what follows kills.
@@ -296,6 +317,11 @@ pub async fn start(
             Some("switched off (train.enabled)".to_owned());
     }
 
+    // Only events of systems that are landed here are taken.
+    let taken = IngestConfig { systems: vec![System::Tank], partitions, ..IngestConfig::default() };
+    let door = Door::new(Arc::clone(&backends.log), taken, stops.play.clone());
+    let doors = flywheel_ingest::router(Arc::clone(&door));
+
     let view = Arc::new(View::new(Parts {
         config: config.clone(),
         run_for: options.run_for,
@@ -305,6 +331,7 @@ pub async fn start(
         base,
         backends,
         emitter,
+        door,
         backend,
         agent,
         farm,
@@ -318,8 +345,8 @@ pub async fn start(
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
-    let app =
-        flywheel_control::router(Arc::clone(&view) as _, prometheus, ControlConfig::default(), stops.rest.clone());
+    let control = ControlConfig { doors, ..ControlConfig::default() };
+    let app = flywheel_control::router(Arc::clone(&view) as _, prometheus, control, stops.rest.clone());
     let stop = stops.rest.clone();
     rest.spawn(async move {
         if let Err(error) = flywheel_kit::serve(page, app, ServeConfig::default(), stop).await {

@@ -11,12 +11,13 @@ use flywheel_agent::{Agent, AgentStats};
 use flywheel_backends::Backends;
 use flywheel_catalog::RunId;
 use flywheel_control::{
-    AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper, LatencyPoint,
-    LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, SwapPoint,
-    Tiles, Verdict,
+    AliasInfo, AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper,
+    LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint,
+    ScoreSource, SwapPoint, Tiles, Verdict,
 };
 use flywheel_events::{BaseKey, ModelRef, ModelVersion};
 use flywheel_flows::{AssembleStats, LandStats};
+use flywheel_ingest::Door;
 use flywheel_judge::{Judge, JudgeState, ScoreRow};
 use flywheel_kit::{Emitter, EmitterStats};
 use flywheel_registry::{AliasState, Card, RegistryError};
@@ -47,6 +48,7 @@ pub struct Parts {
     pub base: BaseKey,
     pub backends: Backends,
     pub emitter: Emitter,
+    pub door: Arc<Door>,
     pub backend: Arc<GameBackend>,
     pub agent: Arc<Agent>,
     pub farm: Option<Arc<Farm>>,
@@ -64,6 +66,8 @@ pub struct Parts {
 pub struct Look {
     pub at: Instant,
     pub emitter: EmitterStats,
+    /// Events that the log took, from our own games and through the doors.
+    pub acknowledged: u64,
     pub backend: GameBackendStats,
     pub farm: FarmStats,
     pub agent: AgentStats,
@@ -115,9 +119,11 @@ impl View {
 
     pub fn look(&self) -> Look {
         let parts = &self.parts;
+        let emitter = parts.emitter.stats();
         Look {
             at: Instant::now(),
-            emitter: parts.emitter.stats(),
+            acknowledged: emitter.acknowledged + parts.door.accepted(),
+            emitter,
             backend: parts.backend.stats(),
             farm: parts.farm.as_ref().map(|farm| farm.stats()).unwrap_or_default(),
             agent: parts.agent.stats(),
@@ -278,7 +284,7 @@ impl View {
         }
         status.last_swap = self.parts.history.last_swap();
         for (name, value) in [
-            ("events_acknowledged", now.emitter.acknowledged),
+            ("events_acknowledged", now.acknowledged),
             ("events_in_table", now.landed),
             ("transitions", now.assembled),
             ("train_steps", now.progress["steps"].as_u64().unwrap_or(0)),
@@ -400,15 +406,33 @@ impl LoopView for View {
         let registry = &parts.backends.registry;
         let failed = |error| control_error("listing models", error);
         let cards = registry.list_newest(&parts.base, MODELS_SHOWN).await.map_err(failed)?;
-        let mut aliases = Vec::new();
-        for alias in ["champion", "candidate", "previous"] {
-            if let Some(state) = registry.resolve(&parts.base, alias).await.map_err(failed)? {
-                aliases.push((alias, state.version));
-            }
-        }
+        let aliases = self.aliases(&parts.base).await.map_err(failed)?;
         let judge = parts.judge.state();
         let ratings = Arc::clone(&self.kept().ratings);
         Ok(cards.into_iter().map(|card| model_info(&judge, &ratings, &aliases, card)).collect())
+    }
+
+    async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError> {
+        const OPERATION: &str = "reading an alias";
+        let (base, registry) = (parse_base(base_key, OPERATION)?, &self.parts.backends.registry);
+        let failed = |error| control_error(OPERATION, error);
+        let Some(state) = registry.resolve(&base, alias).await.map_err(failed)? else {
+            let message = format!("`{alias}` of `{base}` names nothing");
+            return Err(ControlError::new(ControlErrorKind::NotFound, OPERATION, message)
+                .hint("GET /v1/models lists the versions and their aliases"));
+        };
+        let model = ModelRef::new(base.clone(), state.version);
+        let card = registry.card(&model).await.map_err(failed)?;
+        let aliases = self.aliases(&base).await.map_err(failed)?;
+        let ratings = Arc::clone(&self.kept().ratings);
+        Ok(AliasInfo {
+            name: model.to_string(),
+            alias: state.alias,
+            revision: state.revision,
+            moved_at_ms: state.moved_at_ms,
+            reason: state.reason,
+            card: model_info(&self.parts.judge.state(), &ratings, &aliases, card),
+        })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
@@ -435,6 +459,17 @@ impl LoopView for View {
 }
 
 impl View {
+    /// What the aliases that people know name now.
+    async fn aliases(&self, base: &BaseKey) -> Result<Vec<(&'static str, ModelVersion)>, RegistryError> {
+        let mut aliases = Vec::new();
+        for alias in ["champion", "candidate", "previous"] {
+            if let Some(state) = self.parts.backends.registry.resolve(base, alias).await? {
+                aliases.push((alias, state.version));
+            }
+        }
+        Ok(aliases)
+    }
+
     fn info(&self, session: flywheel_tank_server::SessionInfo) -> GameInfo {
         GameInfo {
             id: session.id.to_string(),

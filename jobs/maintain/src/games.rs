@@ -9,10 +9,12 @@ use flywheel_events::{Event, GameId, System};
 use flywheel_game_api::Experience;
 use flywheel_log::StoredRecord;
 
+use crate::seqs::Seqs;
+
 /// One game by the log.
 #[derive(Default)]
 pub(crate) struct LoggedGame {
-    pub seqs: BTreeSet<u64>,
+    pub seqs: Seqs,
     /// Sum over the events of a hash of their content.
     pub content: u64,
     pub repeats: u64,
@@ -82,7 +84,7 @@ impl Logged {
 impl LoggedGame {
     /// Numbers missing below the highest.
     pub fn gaps(&self) -> u64 {
-        self.seqs.last().map_or(0, |last| last + 1 - self.seqs.len() as u64)
+        self.seqs.last().map_or(0, |last| last + 1 - self.seqs.len())
     }
 
     /// How many transitions the game must leave once it has closed.

@@ -1,6 +1,7 @@
 //! Jobs that keep the tables fit and prove them right.
 //!
 //! [`Maintain`] merges the small files that the flows leave every second and removes what nobody needs any more.
+//! [`Trim`] takes from the log what is old and in the tables.
 //! [`audit`] reads the whole log and the whole tables and compares them game by game: every event of the log is in
 //! the table once, with the same content; every transition that a closed game must give is there, and no other.
 //! It shares no code with the flows that it checks.
@@ -10,8 +11,11 @@ mod audit;
 mod games;
 mod maintain;
 pub mod metrics;
+mod seqs;
 mod stored;
+mod trim;
 
 pub use acks::{AckJournalError, acknowledged};
 pub use audit::{AuditConfig, AuditError, AuditReport, AuditTotals, GameAudit, audit};
 pub use maintain::{Maintain, MaintainConfig, MaintainStats, compact};
+pub use trim::{Trim, TrimConfig, TrimError};

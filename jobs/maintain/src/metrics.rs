@@ -6,7 +6,7 @@ pub const FAILURES: &str = "flywheel_maintain_failures_total";
 /// Every metric with its description; a dashboard may query nothing else.
 pub const ALL: [(&str, &str); 2] = [
     (ROUNDS, "rounds of compaction over all tables"),
-    (FAILURES, "tables whose compaction or vacuum failed in a round"),
+    (FAILURES, "tables or partitions whose compaction, vacuum or trim failed in a round"),
 ];
 
 pub(crate) fn describe() {

@@ -9,21 +9,21 @@ use arrow::{
 use flywheel_lake::{Lake, LakeError, ScanOptions, TableName};
 use futures::TryStreamExt;
 
-use crate::games::content;
+use crate::{games::content, seqs::Seqs};
 
 /// One game by the tables.
 #[derive(Debug, Default)]
 pub(crate) struct StoredGame {
-    pub seqs: BTreeSet<u64>,
+    pub seqs: Seqs,
     pub rows: u64,
     pub content: u64,
     pub transitions: u64,
-    /// `(tick, seat)` of each transition, to find doubles.
     pub doubled_transitions: u64,
     pub episodes: u64,
     pub incomplete: bool,
     pub doubled_seats: u64,
-    ticks: BTreeSet<(i64, String)>,
+    /// Of the transitions of each seat, until doubles are looked for.
+    ticks: BTreeMap<String, Vec<i64>>,
     seats: BTreeSet<String>,
 }
 
@@ -103,9 +103,19 @@ impl Stored {
             for row in 0..batch.num_rows() {
                 let game = self.game(game_id.value(row));
                 game.transitions += 1;
-                if !game.ticks.insert((tick.value(row), seat.value(row).to_owned())) {
-                    game.doubled_transitions += 1;
+                let seat = seat.value(row);
+                if !game.ticks.contains_key(seat) {
+                    game.ticks.insert(seat.to_owned(), Vec::new());
                 }
+                game.ticks.get_mut(seat).expect("just inserted").push(tick.value(row));
+            }
+        }
+        for game in self.games.values_mut() {
+            for mut ticks in std::mem::take(&mut game.ticks).into_values() {
+                let all = ticks.len();
+                ticks.sort_unstable();
+                ticks.dedup();
+                game.doubled_transitions += (all - ticks.len()) as u64;
             }
         }
         Ok(())

@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use flywheel_control::{
-    AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame, GameInfo,
-    GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore,
-    Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router,
-    serve,
+    AliasInfo, AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame,
+    GameInfo, GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
+    OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles, Verdict,
+    install_metrics, router, serve,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -323,6 +323,21 @@ impl LoopView for DemoLoop {
             }
         };
         Ok((1..=17).rev().map(card).collect())
+    }
+
+    async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError> {
+        let named = |card: &ModelInfo| card.model_key == base_key && card.aliases.iter().any(|name| name == alias);
+        let card = self.models().await?.into_iter().find(named).ok_or_else(|| {
+            ControlError::new(ControlErrorKind::NotFound, "reading an alias", "the demo has no such alias")
+        })?;
+        Ok(AliasInfo {
+            name: format!("{base_key}@{}", card.version),
+            alias: alias.to_owned(),
+            revision: card.version,
+            moved_at_ms: card.published_at_ms,
+            reason: card.verdict_line.clone(),
+            card,
+        })
     }
 
     async fn promote(&self, _base_key: &str, _request: Promote) -> Result<AliasMove, ControlError> {

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::page::knows;
 use crate::router::Control;
 use crate::{AliasMove, GameInfo, History, LoopView, ModelInfo, Problem, Promote, Rollback};
 
@@ -58,6 +59,19 @@ pub(crate) struct Listed<T> {
 
 pub(crate) async fn models(State(control): State<Arc<Control>>) -> Result<Json<Listed<ModelInfo>>, Problem> {
     Ok(Json(Listed { items: control.view.models().await? }))
+}
+
+pub(crate) async fn alias(
+    State(control): State<Arc<Control>>,
+    Path((base, alias)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let named = control.view.alias(checked(&base)?, checked(&alias)?).await?;
+    let tag = named.etag();
+    let known = knows(&headers, &tag);
+    // May be kept, but is asked for again each time.
+    let head = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    Ok(if known { (StatusCode::NOT_MODIFIED, head).into_response() } else { (head, Json(named)).into_response() })
 }
 
 pub(crate) async fn games(State(control): State<Arc<Control>>) -> Json<Listed<GameInfo>> {

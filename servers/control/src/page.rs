@@ -55,8 +55,7 @@ impl Pages {
             .header(header::CACHE_CONTROL, cache_control(path))
             .header(header::VARY, "accept-encoding")
             .header(header::ETAG, &tag);
-        let known = request.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-        if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
+        if knows(request, &tag) {
             response = response.status(StatusCode::NOT_MODIFIED);
             return response.body(Body::empty()).expect("headers are static").into_response();
         }
@@ -76,6 +75,12 @@ impl Pages {
         };
         response.body(body).expect("headers are static").into_response()
     }
+}
+
+/// Whether who asks has this version already.
+pub(crate) fn knows(request: &HeaderMap, tag: &str) -> bool {
+    let known = request.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag))
 }
 
 fn etag(file: &EmbeddedFile) -> String {

@@ -32,11 +32,14 @@ pub struct ControlConfig {
     pub game_sockets_max: usize,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
+    /// More routes behind the same guard, such as the doors for events. They bound their bodies themselves where they
+    /// read them as a stream.
+    pub doors: Router,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false }
+        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, doors: Router::new() }
     }
 }
 
@@ -73,6 +76,7 @@ pub fn router(
         .route("/v1/status", get(api::status))
         .route("/v1/history", get(api::history))
         .route("/v1/models", get(api::models))
+        .route("/v1/models/{base}/{alias}", get(api::alias))
         .route("/v1/models/{base}/promote", post(api::promote))
         .route("/v1/models/{base}/rollback", post(api::rollback))
         .route("/v1/games", get(api::games))
@@ -84,12 +88,13 @@ pub fn router(
         .route("/readyz", get(api::readyz))
         .route("/", get(api::page))
         .route("/{*path}", get(api::page))
+        .with_state(control)
+        .merge(config.doors)
         .method_not_allowed_fallback(api::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(guard::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn(count))
-        .with_state(control)
 }
 
 async fn count(request: Request, next: Next) -> Response {

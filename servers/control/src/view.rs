@@ -26,6 +26,12 @@ pub trait LoopView: Send + Sync + 'static {
     /// Versions, newest first; at most a few hundred.
     async fn models(&self) -> Result<Vec<ModelInfo>, ControlError>;
 
+    /// What an alias names now. Asked for once a second by everybody who follows it.
+    ///
+    /// # Errors
+    /// `NotFound` if it names nothing (yet).
+    async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError>;
+
     /// Makes a version champion.
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError>;
 
@@ -69,6 +75,30 @@ pub struct Rollback {
     /// Kept with the move.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// Answer of `GET /v1/models/{base}/{alias}`: what the alias names, since when and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AliasInfo {
+    /// The version's name, such as `tank-ai-dqn@12`.
+    pub name: String,
+    /// `champion`, `candidate` or `previous`.
+    pub alias: String,
+    /// Number of the move that made it so.
+    pub revision: u64,
+    /// When it moved.
+    pub moved_at_ms: i64,
+    /// Why it moved.
+    pub reason: String,
+    /// The version, as the list of models has it.
+    pub card: ModelInfo,
+}
+
+impl AliasInfo {
+    /// Changes when the alias moves. Weak: scores and verdict of the same version may change meanwhile.
+    pub fn etag(&self) -> String {
+        format!("W/\"{}-{}\"", self.revision, self.card.version)
+    }
 }
 
 /// What a promotion or a rollback did.

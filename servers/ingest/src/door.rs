@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -12,7 +15,7 @@ use futures::future::join_all;
 use metrics::{counter, histogram};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -67,9 +70,13 @@ pub struct Door {
     log: Arc<dyn EventLog>,
     games: Mutex<Games>,
     partitions: Mutex<HashMap<System, u32>>,
+    /// Held, shared, by everything that may still append.
+    appends: RwLock<()>,
+    accepted: AtomicU64,
 }
 
 impl Door {
+    /// The doors take events until `stop`; see [`closed`](Self::closed).
     pub fn new(log: Arc<dyn EventLog>, config: IngestConfig, stop: CancellationToken) -> Arc<Self> {
         crate::metrics::describe();
         Arc::new(Self {
@@ -79,16 +86,35 @@ impl Door {
             log,
             games: Mutex::new(Games::new(config.games)),
             partitions: Mutex::default(),
+            appends: RwLock::default(),
+            accepted: AtomicU64::new(0),
             config,
         })
+    }
+
+    /// Events appended so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Once the stop was given: waits until what was under way is appended and nothing more will be.
+    pub async fn closed(&self) {
+        self.stop.cancelled().await;
+        let _nobody_appends = self.appends.write().await;
     }
 
     /// Appends what is not surely there already, and waits for it. `by` is the door's name in the metrics.
     ///
     /// # Errors
-    /// 503 if the log failed or took too long: nothing is promised then, though some of it may be in the log.
+    /// 503 if the log failed or took too long: nothing is promised then, though some of it may be in the log. 503 also
+    /// after the stop; nothing was appended then.
     pub async fn accept(&self, events: Vec<Incoming>, by: &'static str) -> Result<Ack, Problem> {
         let began = Instant::now();
+        let _appending = self.appends.read().await;
+        // Asked under the lock: who got past it before the stop is waited for.
+        if self.stop.is_cancelled() {
+            return Err(Problem::unavailable(self.config.retry_after_s, "stopping", "the server stops"));
+        }
         let mut counts = HashMap::new();
         for system in events.iter().map(|event| event.system) {
             if let std::collections::hash_map::Entry::Vacant(entry) = counts.entry(system) {
@@ -120,6 +146,7 @@ impl Door {
         counter!(EVENTS, "door" => by, "result" => "accepted").increment(accepted as u64);
         counter!(EVENTS, "door" => by, "result" => "repeated").increment(repeated as u64);
         histogram!(ACK_SECONDS).record(began.elapsed().as_secs_f64());
+        self.accepted.fetch_add(accepted as u64, Ordering::Relaxed);
         Ok(Ack { accepted, repeated, durability: self.log.durability(), games })
     }
 

@@ -65,6 +65,9 @@ pub fn changes(old: &Value, new: &Value) -> Vec<Change> {
 
 fn compare(old: &Value, new: &Value, at: &str, found: &mut Vec<Change>) {
     let mut say = |at: &str, what: String| found.push(Change { at: at.to_owned(), what });
+    if *new == Value::Bool(false) && *old != Value::Bool(false) {
+        say(at, "nothing fits it any more".to_owned());
+    }
     let (before, after) = (words(&old["type"]), words(&new["type"]));
     // Without `type` everything fits. Each integer is a number.
     let takes = |name: &String| after.contains(name) || (name == "integer" && after.contains("number"));
@@ -144,6 +147,7 @@ mod tests {
         assert_eq!(with("/properties/d/items/properties", json!({"e2": {"type": "number"}})), ["/d[]/e"]);
         assert_eq!(with("/properties/d/items/properties/e/type", json!("integer")), ["/d[]/e"]);
         assert_eq!(with("/properties/d/items", json!({"type": "string"})), ["/d[]", "/d[]/e"]);
+        assert_eq!(with("/properties/b", json!(false)), ["/b"]);
         let mut closed = old.clone();
         closed["additionalProperties"] = json!(false);
         assert_eq!(changes(&old, &closed).len(), 1);

@@ -1,6 +1,6 @@
 //! What the doors count.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 pub(crate) const EVENTS: &str = "flywheel_ingest_events_total";
 pub(crate) const REFUSED: &str = "flywheel_ingest_refused_total";
@@ -9,7 +9,7 @@ pub(crate) const ACK_SECONDS: &str = "flywheel_ingest_ack_seconds";
 pub(crate) const IN_FLIGHT: &str = "flywheel_ingest_in_flight_bytes";
 pub(crate) const SOCKETS: &str = "flywheel_ingest_sockets";
 
-/// Gives every metric of this crate its help text.
+/// Gives every metric of this crate its help text, and those that can be zero their zero: a rate has a beginning then.
 pub fn describe() {
     describe_counter!(EVENTS, "events acknowledged, by door and by whether they were new or repeats");
     describe_counter!(REFUSED, "requests and frames refused, by reason");
@@ -17,4 +17,12 @@ pub fn describe() {
     describe_histogram!(ACK_SECONDS, "time from the last byte of a request or frame to its acknowledgement");
     describe_gauge!(IN_FLIGHT, "bytes of requests and frames that are not yet answered");
     describe_gauge!(SOCKETS, "producers on a WebSocket");
+    for door in ["http", "ws"] {
+        for result in ["accepted", "repeated"] {
+            counter!(EVENTS, "door" => door, "result" => result).increment(0);
+        }
+    }
+    counter!(GAPS).increment(0);
+    gauge!(IN_FLIGHT).increment(0.0);
+    gauge!(SOCKETS).increment(0.0);
 }

@@ -2,8 +2,8 @@
 //!
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
-//! Unix socket while one of them holds it. Tables and models lie in the data folder, or below `s3://bucket/prefix`
-//! ([`StoreConfig`]).
+//! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
+//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]).
 
 mod claim;
 mod credentials;
@@ -42,7 +42,8 @@ pub struct Backends {
 /// Where the backends are.
 #[derive(Debug, Clone)]
 pub struct BackendUrls {
-    /// `embedded:` for the data folder's log, `embedded:/some/folder` for another.
+    /// `embedded:` for the data folder's log, `embedded:/some/folder` for another; `redis://host:port/db`;
+    /// `kafka://host:port`.
     pub log: String,
     /// The data folder.
     pub data: PathBuf,
@@ -92,7 +93,10 @@ impl BackendUrls {
         match self.log.split_once(':') {
             Some(("embedded", "")) => Ok(self.data.join("log")),
             Some(("embedded", path)) => Ok(PathBuf::from(path.trim_start_matches("//"))),
-            _ => bail!("`{}` is not a log that this program knows; use `embedded:` or `embedded:PATH`", self.log),
+            _ => bail!(
+                "`{}` is not a log that this program knows; use `embedded:`, `embedded:PATH` or `redis://host:port`",
+                without_credentials(&self.log)
+            ),
         }
     }
 }
@@ -123,8 +127,9 @@ impl Backends {
     /// # Errors
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
-        if let Some(log) = kafka_log(&urls.log).await? {
-            urls.claim_store("kafka").await?;
+        if let Some(log) = log_of_a_server(&urls.log).await? {
+            let servers = if urls.log.starts_with("kafka:") { "kafka" } else { "redis" };
+            urls.claim_store(servers).await?;
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
@@ -141,7 +146,7 @@ impl Backends {
     /// # Errors
     /// Like [`Backends::open`].
     pub async fn connect(urls: &BackendUrls) -> anyhow::Result<Self> {
-        if let Some(log) = kafka_log(&urls.log).await? {
+        if let Some(log) = log_of_a_server(&urls.log).await? {
             return Self::with_log(urls, log).await;
         }
         let folder = urls.embedded_log()?;
@@ -162,6 +167,22 @@ impl Backends {
         };
         Ok(Self { log, lake, registry, catalog: open_catalog(&urls.data).await? })
     }
+}
+
+/// URLs are printed; what stands before the host is not.
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://…@{place}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// The log on servers of its own, if `url` names one.
+async fn log_of_a_server(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+    if url.starts_with("redis:") || url.starts_with("rediss:") {
+        return Ok(Some(flywheel_log_redis::RedisLog::connect(url).await.context("opening the event log on Redis")?));
+    }
+    kafka_log(url).await
 }
 
 /// The log on Kafka, if `url` names one.
@@ -215,4 +236,31 @@ pub async fn open_catalog(data: &Path) -> anyhow::Result<Catalog> {
 fn make(folder: PathBuf) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&folder).with_context(|| format!("creating `{}`", folder.display()))?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refused(log: &str) -> String {
+        let error = Backends::connect(&BackendUrls {
+            log: log.to_owned(),
+            data: std::env::temp_dir(),
+            store: StoreConfig::default(),
+        }).await.unwrap_err();
+        format!("{error:#}")
+    }
+
+    #[tokio::test]
+    async fn no_password_of_a_url_is_repeated() {
+        let unknown = refused("nats://user:s3cret@host").await;
+        assert!(unknown.contains("nats://…@host") && unknown.contains("is not a log"), "{unknown}");
+        let misspelt = refused("redis://:s3cret@127.0.0.1:1/0?colour=red").await;
+        assert!(misspelt.contains("on Redis") && misspelt.contains("`colour` is not a setting"), "{misspelt}");
+        let away = refused("redis://:s3cret@127.0.0.1:1/0?timeout=2s").await;
+        assert!(away.contains("redis://127.0.0.1:1/0") && away.contains("start the server"), "{away}");
+        for said in [unknown, misspelt, away] {
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
 }

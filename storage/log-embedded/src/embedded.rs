@@ -242,6 +242,7 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 
 impl Writer {
     fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let mut encoder = codec::Encoder::new();
         while let Some(first) = requests.blocking_recv() {
             if self.store.is_broken()
                 && let Err(error) = self.recover()
@@ -255,7 +256,7 @@ impl Writer {
             let mut ends: BTreeMap<TopicPartition, End> = BTreeMap::new();
             let mut next = Some(first);
             while let Some(request) = next {
-                bytes += self.prepare(request, &mut ends, &mut writes, &mut done);
+                bytes += self.prepare(request, &mut ends, &mut writes, &mut done, &mut encoder);
                 next = if bytes < TRANSACTION_BYTES { requests.try_recv().ok() } else { None };
             }
             if writes.is_empty() {
@@ -315,6 +316,7 @@ impl Writer {
         ends: &mut BTreeMap<TopicPartition, End>,
         writes: &mut Vec<Write>,
         done: &mut Vec<Done>,
+        encoder: &mut codec::Encoder,
     ) -> usize {
         let mut end_of =
             |lane: &Arc<Lane>, of: &TopicPartition| *ends.entry(of.clone()).or_insert_with(|| lane.inner.lock().end);
@@ -342,8 +344,9 @@ impl Writer {
                 };
                 let mut end = end_of(&lane, &to);
                 end.last_ms = end.last_ms.max(now_ms());
-                let batch = codec::encode(&records, end.last_ms);
-                let size = batch.len();
+                let batch = encoder.encode(&records, end.last_ms);
+                // As it lies in memory, not as it is kept.
+                let size = records.iter().map(|record| record.key.len() + record.value.len()).sum();
                 let stored = records
                     .into_iter()
                     .zip(end.next..)

@@ -3,8 +3,9 @@
 use std::{
     env,
     ffi::OsStr,
+    fs::File,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 /// What a command that has ended said.
@@ -50,21 +51,36 @@ pub fn program() -> Option<PathBuf> {
     None
 }
 
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// Runs `flywheel` on a data folder and waits for its end.
 pub fn flywheel<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) -> Finished {
-    let output = Command::new(program)
+    command(program, data, arguments).stdin(Stdio::null()).output().expect("the program starts").into()
+}
+
+/// The same, with the file `input` as its standard input.
+pub fn flywheel_reads<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A], input: &Path) -> Finished {
+    let input = File::open(input).expect("the input is there");
+    command(program, data, arguments).stdin(input).output().expect("the program starts").into()
+}
+
+/// `flywheel` on a data folder, not started yet.
+pub fn command<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) -> Command {
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .current_dir(data.parent().unwrap_or(data))
         .env("FLYWHEEL_DATA", data)
-        .env_remove("FLYWHEEL_CONFIG")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program starts");
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+        .env_remove("FLYWHEEL_CONFIG");
+    command
 }
 
 /// A Python with the readers of our tables: the one that `make venv` has made, or `FLYWHEEL_PYTHON`.

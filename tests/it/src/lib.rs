@@ -9,7 +9,7 @@ mod http;
 mod journal;
 mod looping;
 
-pub use command::{Finished, flywheel, program, python, requires};
+pub use command::{Finished, command, flywheel, flywheel_reads, program, python, requires};
 pub use http::get;
 pub use journal::{Promises, promises};
 pub use looping::{Loop, Scratch, signal, wait_for};

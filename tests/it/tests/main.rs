@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod commands;
+mod doors;
 mod kill_loop;
 mod restart;
 mod whole_loop;

@@ -4,7 +4,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 GZIP_FROM_BYTES = 1024
 
@@ -33,9 +33,29 @@ def post_lines(url: str, lines: List[bytes], timeout: float) -> Dict[str, Any]:
         body = gzip.compress(body, 1)
         headers["Content-Encoding"] = "gzip"
     request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    ack, _ = _ask(request, timeout)
+    if not isinstance(ack, dict) or "accepted" not in ack:
+        raise Unavailable(f"{url}: the answer is no acknowledgement")
+    return ack
+
+
+def get_json(url: str, timeout: float, known: Optional[str] = None) -> Tuple[Any, Optional[str]]:
+    """The answer and its tag; `None` instead of an answer whose tag is `known`."""
+    request = urllib.request.Request(url, headers={"If-None-Match": known} if known else {})
+    try:
+        answer, headers = _ask(request, timeout)
+    except Refused as error:
+        if error.problem.get("status") == 304:
+            return None, known
+        raise
+    return answer, headers.get("ETag")
+
+
+def _ask(request: urllib.request.Request, timeout: float) -> Tuple[Any, Any]:
+    url = request.full_url
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            ack = json.load(answer)
+            return json.load(answer), answer.headers
     except urllib.error.HTTPError as error:
         with error:
             problem = _problem(error)
@@ -44,9 +64,6 @@ def post_lines(url: str, lines: List[bytes], timeout: float) -> Dict[str, Any]:
         raise Refused(problem) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unavailable(f"{url}: {error}") from error
-    if not isinstance(ack, dict) or "accepted" not in ack:
-        raise Unavailable(f"{url}: the answer is no acknowledgement")
-    return ack
 
 
 def _problem(error: urllib.error.HTTPError) -> Dict[str, Any]:

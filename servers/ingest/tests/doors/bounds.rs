@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use flywheel_log::{Faults, Faulty};
+use flywheel_ingest::{Format, Source, parse};
+use flywheel_log::{Faults, Faulty, Throttle, Throttled};
+use futures::poll;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -119,6 +121,25 @@ async fn a_reply_of_the_log_that_was_lost_doubles_and_never_loses() {
     assert!(seqs.is_sorted(), "repeats stand beside the first");
     seqs.dedup();
     assert_eq!(seqs, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn after_the_stop_nothing_is_taken_and_what_was_under_way_is_waited_for() {
+    let throttle = Throttle { append_delay: Duration::from_millis(100), ..Throttle::default() };
+    let (stop, config) = (CancellationToken::new(), IngestConfig::default());
+    let door = Door::new(Throttled::new(MemoryLog::new(), throttle), config.clone(), stop.clone());
+    let events =
+        |seqs| parse(Format::Lines, &Default::default(), &lines("g", seqs).into(), &Source::Local, &config).unwrap();
+    let mut under_way = std::pin::pin!(door.accept(events(0..3), "http"));
+    let mut closed = std::pin::pin!(door.closed());
+    assert!(poll!(&mut under_way).is_pending() && poll!(&mut closed).is_pending());
+    stop.cancel();
+    assert!(poll!(&mut closed).is_pending(), "an append is under way");
+    let refused = door.accept(events(3..4), "http");
+    assert_eq!(under_way.await.unwrap().accepted, 3);
+    closed.await;
+    assert_eq!(refused.await.unwrap_err().reason, "stopping");
+    assert_eq!(door.accepted(), 3);
 }
 
 #[tokio::test]

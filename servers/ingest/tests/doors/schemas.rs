@@ -146,4 +146,9 @@ fn the_schemas_are_compatible_with_those_that_were_released() {
         n += 1;
     }
     assert!(n >= 14);
+    // What is served is what is checked.
+    for (name, _) in SCHEMAS {
+        let golden = format!("{root}/golden/json-v1/{name}.json");
+        assert!(std::path::Path::new(&golden).is_file(), "`{name}` is served and has no golden schema: copy it there");
+    }
 }

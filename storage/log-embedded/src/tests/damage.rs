@@ -53,7 +53,7 @@ fn images() -> [Vec<u8>; 2] {
     let mut writes = vec![Write::Topic { topic: topic(), partitions: 2 }];
     for n in 0..N {
         let to = topic().partition((n % 2) as u32);
-        let batch = codec::encode(&[Record::new("k", value(n))], 1);
+        let batch = codec::Encoder::new().encode(&[Record::new("k", value(n))], 1);
         writes.push(Write::Batch { to, last: n / 2, batch, end: End { next: n / 2 + 1, kept_from: 0, last_ms: 1 } });
     }
     store.write(&writes).unwrap();

@@ -1,0 +1,94 @@
+//! Sets of sequence numbers of one game: few ranges, however many numbers.
+
+/// Sorted, disjoint ranges `from..to` that do not touch. A whole game is one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seqs {
+    ranges: Vec<(u64, u64)>,
+    len: u64,
+}
+
+impl Seqs {
+    /// Whether it was not there yet.
+    pub fn insert(&mut self, seq: u64) -> bool {
+        // The first range that ends at or after `seq`: it holds it, may grow by it, or lies behind it.
+        let at = self.ranges.partition_point(|(_, to)| *to < seq);
+        match self.ranges.get_mut(at) {
+            Some((from, to)) if (*from..*to).contains(&seq) => return false,
+            Some((_, to)) if *to == seq => {
+                *to += 1;
+                if self.ranges.get(at + 1).is_some_and(|next| next.0 == seq + 1) {
+                    let (_, to) = self.ranges.remove(at + 1);
+                    self.ranges[at].1 = to;
+                }
+            }
+            Some((from, _)) if *from == seq + 1 => *from = seq,
+            _ => self.ranges.insert(at, (seq, seq + 1)),
+        }
+        self.len += 1;
+        true
+    }
+
+    pub fn contains(&self, seq: u64) -> bool {
+        self.ranges.get(self.ranges.partition_point(|(_, to)| *to <= seq)).is_some_and(|(from, _)| *from <= seq)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn last(&self) -> Option<u64> {
+        self.ranges.last().map(|(_, to)| to - 1)
+    }
+
+    /// How many of these are not in `other`.
+    pub fn missing_in(&self, other: &Self) -> u64 {
+        let (mut common, mut theirs) = (0, other.ranges.iter().peekable());
+        for (from, to) in &self.ranges {
+            while let Some((start, end)) = theirs.peek() {
+                common += (*to.min(end)).saturating_sub(*from.max(start));
+                if end > to {
+                    break;
+                }
+                theirs.next();
+            }
+        }
+        self.len - common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn it_agrees_with_a_plain_set_whatever_is_inserted_in_which_order() {
+        let mut state = 1_u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for below in [1, 5, 40, 200] {
+            let mut sets = [(Seqs::default(), BTreeSet::new()), (Seqs::default(), BTreeSet::new())];
+            for _ in 0..150 {
+                let (seqs, plain) = &mut sets[random(2) as usize];
+                let seq = random(below);
+                assert_eq!(seqs.insert(seq), plain.insert(seq));
+                assert_eq!((seqs.len(), seqs.last()), (plain.len() as u64, plain.last().copied()));
+                assert!((0..=below).all(|seq| seqs.contains(seq) == plain.contains(&seq)));
+                assert!(seqs.ranges.windows(2).all(|pair| pair[0].1 < pair[1].0), "{:?}", seqs.ranges);
+                let [(a, plain_a), (b, plain_b)] = &sets;
+                assert_eq!(a.missing_in(b), plain_a.difference(plain_b).count() as u64);
+                assert_eq!(b.missing_in(a), plain_b.difference(plain_a).count() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_game_is_one_range() {
+        let mut seqs = Seqs::default();
+        assert!((0..10_000).rev().chain(10_000..20_000).all(|seq| seqs.insert(seq)));
+        assert_eq!(seqs.ranges, [(0, 20_000)]);
+    }
+}

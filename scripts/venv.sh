@@ -1,14 +1,15 @@
 #!/bin/sh
 # Gets the Python packages of a set into .venv and prints the interpreter's path.
 #   test   what reads our tables in the tests: deltalake, DuckDB, Polars, pyarrow (about 90 MB)
+#   s3     servers of the S3 tests: SeaweedFS and moto (FLYWHEEL_REQUIRE=s3)
 #   peers  what `flywheel bench --peer` compares with: cpprb, ONNX Runtime, and what `import torch` needs beside .libtorch
 # The versions are pinned in scripts/requirements-SET.txt; a stamp with their checksum is written last.
-# usage: scripts/venv.sh test|peers
+# usage: scripts/venv.sh test|s3|peers
 . "$(dirname "$0")/common.sh"
 
 set_name=${1:-}
 wanted=$ROOT/scripts/requirements-$set_name.txt
-[ -f "$wanted" ] || die "unknown package set \`$set_name\`" "usage: scripts/venv.sh test|peers"
+[ -f "$wanted" ] || die "unknown package set \`$set_name\`" "usage: scripts/venv.sh test|s3|peers"
 stamp=$VENV_DIR/.flywheel-$set_name-$(cksum <"$wanted" | tr -d ' ')
 
 if [ ! -f "$stamp" ] || [ ! -x "$VENV_DIR/bin/python" ]; then

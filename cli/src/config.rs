@@ -11,6 +11,7 @@ use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
 };
+use flywheel_backends::StoreConfig;
 use flywheel_judge::{LiveConfig, TrialConfig};
 use flywheel_tank::{RewardWeights, TankConfig};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ pub struct Config {
     pub data: PathBuf,
     pub up: UpConfig,
     pub stream: StreamConfig,
+    pub store: StoreConfig,
     pub play: PlayConfig,
     pub farm: FarmSettings,
     pub agent: AgentSettings,
@@ -41,6 +43,7 @@ impl Default for Config {
             data: PathBuf::from("data"),
             up: UpConfig::default(),
             stream: StreamConfig::default(),
+            store: StoreConfig::default(),
             play: PlayConfig::default(),
             farm: FarmSettings::default(),
             agent: AgentSettings::default(),
@@ -264,6 +267,7 @@ impl Config {
                 problems.push(format!("play.opponents holds `{opponent}`; known are random, camper, hunter"));
             }
         }
+        problems.extend(self.store.problems());
         if self.play.opponents.is_empty() {
             problems.push("play.opponents is empty".to_owned());
         }

@@ -39,13 +39,7 @@ impl Failure {
 
     /// Prints to standard error, as JSON where asked, and gives the exit code.
     pub fn report(self, json: bool) -> ExitCode {
-        let mut message = format!("{:#}", self.error);
-        // Some errors print their source themselves.
-        if let Some((head, tail)) = message.rsplit_once(": ")
-            && head.ends_with(tail)
-        {
-            message = head.to_owned();
-        }
+        let message = self.to_string();
         if json {
             let line = serde_json::json!({"error": message, "hint": self.hint, "code": self.code as u8});
             crate::output::note!("{line}");
@@ -75,12 +69,49 @@ pub fn usage(error: &clap::Error) -> ExitCode {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut message = String::new();
+        for cause in self.error.chain() {
+            let text = cause.to_string();
+            // Some errors print their source themselves.
+            if !message.ends_with(&text) {
+                message.push_str(if message.is_empty() { "" } else { ": " });
+                message.push_str(&text);
+            }
+        }
+        f.write_str(&message)
     }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(Code::Failure, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Repeating(std::io::Error);
+
+    impl fmt::Display for Repeating {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "opening `x`: {}", self.0)
+        }
+    }
+
+    impl std::error::Error for Repeating {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_cause_that_its_error_tells_already_is_not_told_twice() {
+        let failure = || Failure::new(Code::Failure, Repeating(std::io::Error::other("a: b: c")));
+        assert_eq!(failure().to_string(), "opening `x`: a: b: c");
+        let told = Failure::new(Code::Failure, failure().error.context("starting")).to_string();
+        assert_eq!(told, "starting: opening `x`: a: b: c");
     }
 }

@@ -1,13 +1,15 @@
 //! Which game systems there are: the one place of this program that names their rules.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use flywheel_backends::{BackendUrls, Backends};
 use flywheel_events::System;
 use flywheel_game_api::Experience;
 use flywheel_judge::{Arena, GameResult};
+use flywheel_lake::Lake;
 use flywheel_maintain::{AuditConfig, AuditReport};
 use flywheel_policy::{Policy, Scratch, argmax};
+use flywheel_registry::Registry;
 use flywheel_tank::{
     ACTIONS, Action, Map, OBSERVATION_LEN, TankConfig, TankExperience,
     headless::{Decide, Headless},
@@ -30,7 +32,7 @@ pub fn experience(system: System) -> Option<Box<dyn Experience>> {
 
 /// Where a configuration's backends are.
 pub fn urls(config: &Config) -> BackendUrls {
-    BackendUrls { log: config.stream.url.clone(), data: config.data.clone() }
+    BackendUrls { log: config.stream.url.clone(), data: config.data.clone(), store: config.store.clone() }
 }
 
 /// The backends of a data folder that is there, shared with a running loop.
@@ -39,6 +41,37 @@ pub async fn open_existing(config: &Config) -> Result<Backends, Failure> {
     Backends::connect(&urls(config)).await.map_err(|error| {
         Failure::new(Code::Unreachable, error).hint("if a loop is just starting or stopping, try again in a moment")
     })
+}
+
+/// Refuses a bucket on which commits could lose or double rows.
+pub async fn check_store(config: &Config) -> Result<(), Failure> {
+    let Some(bucket) = config.store.bucket().map_err(|error| Failure::new(Code::Config, error))? else {
+        return Ok(());
+    };
+    let unreachable = |error| Failure::new(Code::Unreachable, error);
+    bucket.reach().await.map_err(unreachable)?;
+    match bucket.probe(4, 3).await.map_err(unreachable)?.refusal() {
+        Some(why) => {
+            Err(Failure::msg(Code::CheckFailed, format!("`{bucket}`: {why}")).hint("`flywheel doctor` says more"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The tables alone: those of a data folder that is there, or of a bucket, which need no data folder.
+pub async fn open_lake(config: &Config) -> Result<Lake, Failure> {
+    if config.store.is_local() {
+        DataDir::open(&config.data)?;
+    }
+    urls(config).open_lake().await.map_err(|error| Failure::new(Code::Unreachable, error))
+}
+
+/// The models alone, as [`open_lake`].
+pub async fn open_registry(config: &Config) -> Result<Arc<Registry>, Failure> {
+    if config.store.is_local() {
+        DataDir::open(&config.data)?;
+    }
+    urls(config).open_registry(None).await.map_err(|error| Failure::new(Code::Unreachable, error))
 }
 
 /// Compares log and tables, all systems.

@@ -44,6 +44,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
         Ok(config) => {
             checks.push(ok("configuration", "fits"));
             data(&config, &mut checks).await;
+            checks.push(store(&config).await);
             ports(&config, &mut checks);
             checks.push(trainer(&config));
         }
@@ -104,6 +105,30 @@ async fn data(config: &Config, checks: &mut Vec<Check>) {
                 Err(failure) => checks.push(bad("log", State::Failed, failure.to_string(), "see the message")),
             }
         }
+    }
+}
+
+/// Writers that race for one name, and how often, when a person asks.
+const PROBE: (usize, usize) = (8, 12);
+
+async fn store(config: &Config) -> Check {
+    const FIX: &str = "correct the setting that is named";
+    let failed = |why: String, fix: &str| bad("store", State::Failed, why, fix);
+    let bucket = match config.store.bucket() {
+        Ok(None) => return ok("store", "the data folder"),
+        Ok(Some(bucket)) => bucket,
+        Err(error) => return failed(format!("{error:#}"), FIX),
+    };
+    if let Err(error) = bucket.reach().await {
+        return failed(format!("{error:#}"), FIX);
+    }
+    let (writers, rounds) = PROBE;
+    match bucket.probe(writers, rounds).await {
+        Err(error) => failed(format!("{error:#}"), FIX),
+        Ok(probe) => match probe.refusal() {
+            Some(why) => failed(why, "`flywheel up` refuses it; take another store"),
+            None => ok("store", format!("{bucket} keeps rows exactly once ({rounds} races of {writers} writers)")),
+        },
     }
 }
 

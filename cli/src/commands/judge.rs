@@ -9,7 +9,6 @@ use crate::{
     Global,
     commands::model::failure,
     config::Config,
-    data::DataDir,
     exit::{Code, Failure},
     output,
     systems::TankArena,
@@ -35,8 +34,7 @@ pub struct Args {
 /// Plays and says; moves no alias.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let config = Config::load(global)?;
-    let data = DataDir::open(&config.data)?;
-    let registry = flywheel_backends::open_registry(data.root(), None)?;
+    let registry = crate::systems::open_registry(&config).await?;
     let base = BaseKey::new(args.base_key.as_deref().unwrap_or(&config.agent.base_key))?;
     let newest = registry.list_newest(&base, 1).await.map_err(failure)?.pop();
     let newest = newest.ok_or_else(|| {

@@ -54,8 +54,7 @@ struct Row {
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let config = Config::load(global)?;
-    let data = crate::data::DataDir::open(&config.data)?;
-    let lake = flywheel_backends::open_lake(data.root())?;
+    let lake = crate::systems::open_lake(&config).await?;
     match command {
         Command::Ls => ls(global, &lake).await,
         Command::History { table, count } => history(global, &lake.table(name(&table)?), count).await,

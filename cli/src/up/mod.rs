@@ -71,6 +71,9 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
             running.store,
             running.view.parts.backends.log.durability()
         );
+        if !config.store.is_local() {
+            crate::output::note!("tables and models in {}", config.store.url);
+        }
     }
     let lines = line::StatusLine::new(options.quiet);
     let deadline = options.run_for.map(|time| started + time);

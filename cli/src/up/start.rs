@@ -42,7 +42,7 @@ use crate::{
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
-    systems::{TankArena, experience, urls},
+    systems::{TankArena, check_store, experience, urls},
 };
 
 /// Between two looks at what the log may lose.
@@ -96,6 +96,7 @@ pub async fn start(
     let page = flywheel_kit::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.up.port))).await.map_err(|error| {
         Failure::new(Code::Conflict, error).hint("choose another with --port P; 0 takes any free one")
     })?;
+    check_store(config).await?;
     let (backends, embedded) =
         Backends::open(&urls(config)).await.map_err(|error| Failure::new(Code::Unreachable, error))?;
     let stops = Stops::default();
@@ -432,6 +433,7 @@ fn trainer_command(
         ("device", config.train.device.clone()),
     ]
     .into_iter()
+    .chain(config.store.flags())
     .chain(config.train.options.iter().map(|(key, value)| (key.as_str(), value.clone())))
     .flat_map(|(key, value)| [format!("--{}", key.replace('_', "-")), value])
     .collect();

@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use flywheel_backends::{CredentialsConfig, StoreConfig};
 use flywheel_events::{BaseKey, System};
 use flywheel_policy::Head;
 use flywheel_torch::DeviceChoice;
@@ -57,7 +58,32 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub(crate) lease_seconds: u64,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// Where tables and models lie; keys come from the environment or the named file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Store")]
+struct StoreArgs {
+    /// `file:` is the data folder; else `s3://bucket/prefix`.
+    #[arg(long = "store", value_name = "URL", default_value = "file:")]
+    url: String,
+    /// Address of the S3 service; AWS's own when left out.
+    #[arg(long = "store-endpoint", value_name = "URL")]
+    endpoint: Option<String>,
+    #[arg(long = "store-region", value_name = "REGION")]
+    region: Option<String>,
+    /// The bucket stands in the path, not in the host's name.
+    #[arg(long = "store-path-style", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    path_style: bool,
+    /// Take an endpoint without TLS.
+    #[arg(long = "store-allow-http", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    allow_http: bool,
+    /// A file in the form of `~/.aws/credentials`.
+    #[arg(long = "store-credentials-file", value_name = "FILE")]
+    credentials_file: Option<PathBuf>,
 }
 
 /// Settings that differ from [`TrainConfig::default`].
@@ -153,6 +179,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl TrainArgs {
+    /// Where tables and models lie.
+    pub(crate) fn store(&self) -> StoreConfig {
+        let given = &self.store;
+        StoreConfig {
+            url: given.url.clone(),
+            endpoint: given.endpoint.clone().unwrap_or_default(),
+            region: given.region.clone().unwrap_or_default(),
+            path_style: given.path_style,
+            allow_http: given.allow_http,
+            credentials: CredentialsConfig { file: given.credentials_file.clone().unwrap_or_default() },
+        }
+    }
+
     /// The settings of `default` with the given flags over them.
     pub(crate) fn config(&self, default: TrainConfig) -> TrainConfig {
         let given = &self.config;
@@ -219,5 +258,22 @@ mod tests {
         assert_eq!(cli.train.config(TrainConfig::default()), expected);
         assert!(Cli::try_parse_from(["flywheel-trainer", "--head", "other"]).is_err());
         assert!(Cli::try_parse_from(["flywheel-trainer", "--device", "tpu"]).is_err());
+    }
+
+    #[test]
+    fn what_the_loop_says_of_its_store_is_what_the_trainer_takes() {
+        let store = StoreConfig {
+            url: "s3://bucket/prefix".into(),
+            endpoint: "http://127.0.0.1:8333".into(),
+            region: "here".into(),
+            path_style: false,
+            allow_http: true,
+            credentials: CredentialsConfig { file: "keys".into() },
+        };
+        for store in [store, StoreConfig::default()] {
+            let flags = store.flags().into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]);
+            let cli = Cli::parse_from(["flywheel-trainer".to_owned()].into_iter().chain(flags));
+            assert_eq!(cli.train.store(), store);
+        }
     }
 }

@@ -121,7 +121,7 @@ async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Ex
     checked(&given)?;
     // The device first: a wrong one should be said before anything is waited for.
     flywheel_torch::open_device(given.device)?;
-    let urls = BackendUrls { log: args.log.clone(), data: args.data.clone() };
+    let urls = BackendUrls { log: args.log.clone(), data: args.data.clone(), store: args.store() };
     let backends = Backends::connect(&urls).await?;
     let runs = backends.catalog.runs();
     let worker = Worker::new(

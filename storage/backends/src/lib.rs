@@ -2,7 +2,14 @@
 //!
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
-//! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`.
+//! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
+//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]).
+
+mod claim;
+mod credentials;
+mod explained;
+mod probe;
+mod store;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,6 +24,11 @@ use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
+
+pub use crate::{
+    probe::{Probe, Promise, probe},
+    store::{Bucket, CredentialsConfig, StoreConfig},
+};
 
 /// Everything that a program works on.
 #[derive(Debug, Clone)]
@@ -35,9 +47,44 @@ pub struct BackendUrls {
     pub log: String,
     /// The data folder.
     pub data: PathBuf,
+    /// Where tables and models lie.
+    pub store: StoreConfig,
 }
 
 impl BackendUrls {
+    /// The tables.
+    ///
+    /// # Errors
+    /// If they cannot be opened: the message says where and which setting to look at.
+    pub async fn open_lake(&self) -> anyhow::Result<Lake> {
+        match self.store.bucket()? {
+            Some(bucket) => bucket.reach().await.map(|()| bucket.lake()),
+            None => open_lake(&self.data),
+        }
+    }
+
+    /// Tables in a bucket are written from one log only.
+    async fn claim_store(&self, log: &str) -> anyhow::Result<()> {
+        match self.store.bucket()? {
+            Some(bucket) => {
+                bucket.reach().await?;
+                bucket.claim(log).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The models.
+    ///
+    /// # Errors
+    /// As [`BackendUrls::open_lake`].
+    pub async fn open_registry(&self, hints: Option<Arc<dyn EventLog>>) -> anyhow::Result<Arc<Registry>> {
+        match self.store.bucket()? {
+            Some(bucket) => bucket.reach().await.map(|()| bucket.registry(hints)),
+            None => open_registry(&self.data, hints),
+        }
+    }
+
     /// Folder of the embedded log.
     ///
     /// # Errors
@@ -81,11 +128,16 @@ impl Backends {
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
         if let Some(log) = log_of_a_server(&urls.log).await? {
+            let servers = if urls.log.starts_with("kafka:") { "kafka" } else { "redis" };
+            urls.claim_store(servers).await?;
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
         let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        if !urls.store.is_local() {
+            urls.claim_store(&claim::log_id(&folder)?).await?;
+        }
         Ok((Self::with_log(urls, log.clone()).await?, LogOwner(Some(log))))
     }
 
@@ -105,8 +157,15 @@ impl Backends {
     }
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
-        let registry = open_registry(&urls.data, Some(Arc::clone(&log)))?;
-        Ok(Self { log, lake: open_lake(&urls.data)?, registry, catalog: open_catalog(&urls.data).await? })
+        let hints = Some(Arc::clone(&log));
+        let (lake, registry) = match urls.store.bucket()? {
+            Some(bucket) => {
+                bucket.reach().await?;
+                (bucket.lake(), bucket.registry(hints))
+            }
+            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
+        };
+        Ok(Self { log, lake, registry, catalog: open_catalog(&urls.data).await? })
     }
 }
 
@@ -184,8 +243,11 @@ mod tests {
     use super::*;
 
     async fn refused(log: &str) -> String {
-        let dir = std::env::temp_dir();
-        let error = Backends::connect(&BackendUrls { log: log.to_owned(), data: dir }).await.unwrap_err();
+        let error = Backends::connect(&BackendUrls {
+            log: log.to_owned(),
+            data: std::env::temp_dir(),
+            store: StoreConfig::default(),
+        }).await.unwrap_err();
         format!("{error:#}")
     }
 

@@ -9,65 +9,6 @@ use flywheel_lake::{CompactOptions, Lake, Range, ScanOptions};
 use futures::TryStreamExt;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compaction_keeps_rows_order_positions_and_old_versions() {
-    let store = memory();
-    let table = events(&lake_on(&store));
-    for n in 0..20u64 {
-        let day = if n < 15 { NOON } else { NOON + DAY };
-        table.append(vec![rows("g", n * 5, n * 5 + 5, day)], &[("a".into(), n as i64)]).await.unwrap();
-    }
-    let before = contents(&table).await;
-    let version = table.version().await.unwrap();
-    let report = table.compact_with(&CompactOptions { target_bytes: 1 << 20, min_files: 4 }).await.unwrap();
-    assert_eq!((report.files_before, report.files_after, report.files_merged, report.conflicts), (20, 2, 20, 0));
-    // A process that had the table open, and a fresh one.
-    for table in [table.clone(), events(&lake_on(&store))] {
-        assert_eq!(contents(&table).await, before);
-        assert_eq!(table.position("a").await.unwrap(), Some(19));
-        assert_eq!(table.rows().await.unwrap(), 100);
-        let as_of = ScanOptions { version, ..ScanOptions::default() };
-        assert_eq!(contents_of(&table, as_of).await, before);
-    }
-    let again = table.compact_with(&CompactOptions { target_bytes: 1 << 20, min_files: 4 }).await.unwrap();
-    assert_eq!(again.files_merged, 0, "what is merged is left alone");
-    let history = table.history(1).await.unwrap();
-    assert_eq!((history[0].operation.as_str(), history[0].files_removed), ("OPTIMIZE", 5));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn compaction_beside_writers_and_another_compaction_loses_and_doubles_nothing() {
-    let store = memory();
-    let mut tasks = tokio::task::JoinSet::new();
-    for writer in 0..2 {
-        let table = events(&lake_on(&store));
-        tasks.spawn(async move {
-            for n in 0..30u64 {
-                let game = format!("g{writer}");
-                table.append(vec![rows(&game, n, n + 1, NOON)], &[(game.clone(), n as i64)]).await.unwrap();
-            }
-            0
-        });
-    }
-    for _ in 0..2 {
-        let table = events(&lake_on(&store));
-        tasks.spawn(async move {
-            let mut conflicts = 0;
-            for _ in 0..12 {
-                let options = CompactOptions { target_bytes: 1 << 20, min_files: 2 };
-                conflicts += table.compact_with(&options).await.unwrap().conflicts;
-                tokio::task::yield_now().await;
-            }
-            conflicts
-        });
-    }
-    tasks.join_all().await;
-    let all: Vec<_> = (0..2).flat_map(|w| expected(&format!("g{w}"), 0, 30)).collect();
-    let table = events(&lake_on(&store));
-    assert_eq!(sorted(contents(&table).await), sorted(all));
-    assert_eq!(table.rows().await.unwrap(), 60);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_vacuum_deletes_replaced_files_and_orphans_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::local(dir.path()).unwrap();

@@ -1,12 +1,15 @@
 //! Objects that are written once, found by number.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 
 use crate::RegistryError;
+
+/// Puts of one object that a store leaves undecided before that is an error.
+const UNDECIDED: u32 = 8;
 
 /// The store below a prefix.
 #[derive(Debug, Clone)]
@@ -29,14 +32,20 @@ impl Objects {
     /// `bytes` must differ from what anybody else would write. An error, and `AlreadyExists` too, can mean that
     /// our own bytes arrived and the answer was lost: what lies there decides, not the answer.
     pub async fn create(&self, operation: &'static str, path: &Path, bytes: Bytes) -> Result<bool, RegistryError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let payload = PutPayload::from_bytes(bytes.clone());
-        let Err(error) = self.store.put_opts(path, payload, options).await else { return Ok(true) };
-        match self.get(operation, path).await {
-            Ok(Some(found)) => Ok(found == bytes),
-            // Nothing there: it never arrived. Nobody answers: the outcome is unknown, and so is the caller's.
-            Ok(None) | Err(_) => Err(RegistryError::store(operation, error, path)),
+        for attempt in 1.. {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let Err(error) = self.store.put_opts(path, payload, options).await else { return Ok(true) };
+            match self.get(operation, path).await {
+                Ok(Some(found)) => return Ok(found == bytes),
+                // "It exists", and it does not: S3 says so (409) while puts of one name race. Nothing is decided.
+                Ok(None) if matches!(error, object_store::Error::AlreadyExists { .. }) && attempt < UNDECIDED => {}
+                // Nothing there: it never arrived. Nobody answers: the outcome is unknown, and so is the caller's.
+                Ok(None) | Err(_) => return Err(RegistryError::store(operation, error, path)),
+            }
+            tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
         }
+        unreachable!("the last attempt returns")
     }
 
     /// Writes an object whether or not it is there.

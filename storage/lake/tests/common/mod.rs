@@ -1,4 +1,6 @@
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros)]
+
+pub mod commits;
 
 use std::sync::Arc;
 

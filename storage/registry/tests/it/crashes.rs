@@ -96,3 +96,20 @@ async fn the_weights_of_a_killed_publisher_are_collected_and_named_ones_kept() {
     assert_eq!(registry.gc(Duration::ZERO).await.unwrap(), 0);
     registry.fetch(&model(1)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_store_that_decides_nothing_at_first_is_asked_again_and_at_last_an_error() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let patient = Registry::open(Faulty::new(Arc::clone(&store), Fault::Undecided(3)), "registry", None);
+    let card = patient.publish(new_version(1)).await.unwrap();
+    let moved = patient.promote(&base(), "champion", card.version, Some(0), "first").await.unwrap();
+    assert_eq!((card.version, moved.revision), (ModelVersion(1), 1));
+    assert_eq!(assert_whole(&open(&store)).await.len(), 1, "each number was taken once");
+
+    let never = Registry::open(Faulty::new(Arc::clone(&store), Fault::Undecided(1000)), "registry", None);
+    let error = never.promote(&base(), "champion", card.version, None, "again").await;
+    assert_eq!(error.unwrap().revision, 1, "where it is, nothing is written");
+    let error = never.register(new_version(2)).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    assert_eq!(assert_whole(&open(&store)).await.len(), 1);
+}

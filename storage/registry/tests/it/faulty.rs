@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
@@ -24,6 +24,8 @@ pub enum Fault {
     KilledAfter(usize),
     /// Reaches the store, only the answer is lost.
     AnswerLost(usize),
+    /// So many puts-if-absent in a row are answered "it exists" while nothing does, as S3 answers 409 in a race.
+    Undecided(usize),
 }
 
 #[derive(Debug)]
@@ -31,11 +33,12 @@ pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     fault: Fault,
     operations: AtomicUsize,
+    undecided: AtomicUsize,
 }
 
 impl Faulty {
     pub fn new(inner: Arc<dyn ObjectStore>, fault: Fault) -> Arc<Self> {
-        Arc::new(Self { inner, fault, operations: AtomicUsize::new(0) })
+        Arc::new(Self { inner, fault, operations: AtomicUsize::new(0), undecided: AtomicUsize::new(0) })
     }
 
     pub fn operations(&self) -> usize {
@@ -49,6 +52,7 @@ impl Faulty {
             Fault::KilledBefore(at) => (now < at, now < at),
             Fault::KilledAfter(at) => (now <= at, now < at),
             Fault::AnswerLost(at) => (true, now != at),
+            Fault::Undecided(_) => (true, true),
         }
     }
 
@@ -75,6 +79,15 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if let Fault::Undecided(times) = self.fault
+            && matches!(options.mode, PutMode::Create)
+            && self.undecided.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
+        {
+            return Err(Error::AlreadyExists {
+                path: location.to_string(),
+                source: "ConditionalRequestConflict".into(),
+            });
+        }
         self.through(self.inner.put_opts(location, payload, options)).await
     }
 

@@ -1,6 +1,8 @@
 //! The registry on memory and on a local disk: races, deaths at every step, damage, and watching.
+//! (`storage/backends/tests/s3` runs races and versions on real servers.)
 
 mod collecting;
+mod common;
 mod crashes;
 mod faulty;
 mod following;
@@ -9,58 +11,12 @@ mod versions;
 
 use std::sync::Arc;
 
-use flywheel_events::{BaseKey, ModelRef, ModelVersion};
-use flywheel_policy::{Network, NetworkSpec};
-use flywheel_registry::{Card, NewVersion, Registry};
+use common::*;
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
-use serde_json::json;
-
-fn base() -> BaseKey {
-    BaseKey::new("tank-ai-dqn").unwrap()
-}
-
-fn model(version: u64) -> ModelRef {
-    ModelRef::new(base(), ModelVersion(version))
-}
-
-fn network(seed: u64) -> Network {
-    Network::he(&NetworkSpec::new(6, [5], 3), seed).unwrap()
-}
-
-fn new_version(seed: u64) -> NewVersion {
-    NewVersion {
-        base_key: base(),
-        weights: network(seed).to_safetensors(),
-        parent: None,
-        train_job_id: format!("train-{seed}"),
-        data_range: Some(json!({"first": "fw.tank.events/0:1", "last": "fw.tank.events/0:9"})),
-        metrics: json!({"loss": 0.5}),
-        metadata: json!({"seed": seed}),
-    }
-}
-
-fn open(store: &Arc<dyn ObjectStore>) -> Arc<Registry> {
-    Arc::new(Registry::open(Arc::clone(store), "registry", None))
-}
 
 /// Every store that a test runs on; the folder lives as long as the list.
 fn stores() -> (Vec<Arc<dyn ObjectStore>>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let local = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
     (vec![Arc::new(InMemory::new()), Arc::new(local)], dir)
-}
-
-/// Everything that a reader can reach is whole.
-async fn assert_whole(registry: &Registry) -> Vec<Card> {
-    let cards = registry.list(&base()).await.unwrap();
-    for card in &cards {
-        let (fetched, network) = registry.fetch(&ModelRef::new(base(), card.version)).await.unwrap();
-        assert_eq!((&fetched, network.spec()), (card, &card.network));
-    }
-    for alias in ["champion", "candidate", "previous"] {
-        if let Some(state) = registry.resolve(&base(), alias).await.unwrap() {
-            registry.fetch(&ModelRef::new(base(), state.version)).await.unwrap();
-        }
-    }
-    cards
 }

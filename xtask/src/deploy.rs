@@ -65,7 +65,9 @@ fn is_ours(path: &str) -> bool {
 
 /// One YAML document (JSON is YAML too). A key that stands twice is an error.
 fn yaml(text: &str) -> Result<Value, String> {
-    yaml_serde::from_str(text).map_err(|error| format!("no YAML: {error}"))
+    // Its own type first: another one would let the second of two equal keys win.
+    let value: yaml_serde::Value = yaml_serde::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
+    serde_json::to_value(value).map_err(|error| format!("no YAML that JSON could hold: {error}"))
 }
 
 /// The strings of a list; a string alone is a list of one.

@@ -66,6 +66,8 @@ pub fn asked(expression: &str) -> Result<Vec<Asked>, String> {
                     if let Some(next) = next.filter(|_| opens) {
                         at = closing(&chars, next, ')')?;
                     }
+                } else if next.is_some_and(|next| is_grouping(&chars[next..])) {
+                    // `sum by (stage) (…)`: what it adds up stands behind its labels.
                 } else if opens {
                     function = Some(word);
                     at = next.map_or(at, |next| next + 1);
@@ -81,6 +83,12 @@ pub fn asked(expression: &str) -> Result<Vec<Asked>, String> {
         return Err("a bracket is open at its end".to_owned());
     }
     Ok(found)
+}
+
+/// Whether the labels of an aggregation come next.
+fn is_grouping(rest: &[char]) -> bool {
+    let word: String = rest.iter().take_while(|c| is_word(**c)).collect();
+    word == "by" || word == "without"
 }
 
 fn is_word(c: char) -> bool {

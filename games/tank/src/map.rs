@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Edge of a tile in pixels.
 pub const TILE: i32 = 16;
+/// The edges that a map may have, in tiles.
+pub const EDGES: [usize; 3] = [32, 64, 128];
 /// A map file longer than this is refused unread.
 pub const MAX_MAP_BYTES: usize = 1 << 20;
 
@@ -177,7 +179,7 @@ impl Map {
     }
 
     fn build(name: &str, map_size: i64, tile_size: i64, rows: &[Vec<i64>]) -> Result<Self, MapProblem> {
-        if ![512, 1024, 2048].contains(&map_size) {
+        if !EDGES.iter().any(|&edge| edge as i64 * i64::from(TILE) == map_size) {
             return Err(MapProblem::MapSize(map_size));
         }
         if tile_size != i64::from(TILE) {

@@ -6,7 +6,7 @@
 
 use crate::{
     Map, NetId, Role, Rules, TankId, TankKind,
-    map::{Cell, tile},
+    map::{self, Cell, tile},
     rules::{Rect, bounds_at},
     wire::{BulletView, StateView},
 };
@@ -63,10 +63,10 @@ impl ClientView {
         Self::from_tiles(map.cols(), map.tiles().to_vec())
     }
 
-    /// A view with the tiles of a wire's `map.tiles`; `None` if the grid is empty, not square, larger than any
-    /// map, or holds an unknown tile id.
+    /// A view with the tiles of a wire's `map.tiles`; `None` if the grid is not square, has no map's edge (32, 64
+    /// or 128 tiles), or holds an unknown tile id.
     pub fn from_rows(rows: &[Vec<u8>]) -> Option<Self> {
-        if rows.is_empty() || rows.len() > 128 || rows.iter().any(|row| row.len() != rows.len()) {
+        if !map::EDGES.contains(&rows.len()) || rows.iter().any(|row| row.len() != rows.len()) {
             return None;
         }
         if rows.iter().flatten().any(|&id| id > tile::HQ) {

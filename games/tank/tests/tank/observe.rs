@@ -182,7 +182,7 @@ proptest! {
         tanks in prop::collection::vec((prop::collection::vec(absurd(), 9), 0usize..4, 0usize..3), 1..5),
         bullet in prop::collection::vec(absurd(), 5),
         tiles in prop::collection::vec((absurd(), absurd(), absurd()), 0..4),
-        grid in prop::option::of((0usize..40, any::<u8>())),
+        grid in prop::option::of((prop::sample::select(vec![0usize, 1, 2, 31, 32, 33, 64, 128, 129]), 0..9u8)),
         seed in any::<u64>(),
     ) {
         let (mut merger, mut view) = (StateMerger::new(), ClientView::new(&map()));
@@ -256,6 +256,16 @@ proptest! {
             prop_assert_eq!(there, inside);
         }
     }
+}
+
+// A tank covers two by two tiles: on a grid of one there is nowhere to stand.
+#[test]
+fn a_grid_that_is_no_map_is_not_taken() {
+    for (edge, taken) in [(0, false), (1, false), (31, false), (32, true), (64, true), (128, true), (129, false)] {
+        assert_eq!(ClientView::from_rows(&vec![vec![0; edge]; edge]).is_some(), taken, "{edge}");
+    }
+    assert!(ClientView::from_rows(&vec![vec![0; 31]; 32]).is_none());
+    assert!(ClientView::from_rows(&vec![vec![8; 32]; 32]).is_none());
 }
 
 #[test]

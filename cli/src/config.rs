@@ -1,8 +1,10 @@
 //! One configuration for all stages: defaults, then files, then the environment, then flags.
 
+pub mod schema;
+
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +16,7 @@ use figment::{
 use flywheel_backends::StoreConfig;
 use flywheel_judge::{LiveConfig, TrialConfig};
 use flywheel_tank::{RewardWeights, TankConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,18 +25,26 @@ use crate::{
 };
 
 /// Everything that can be set. `flywheel config show --origin` says where each value came from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Folder that holds everything flywheel keeps.
     pub data: PathBuf,
+    /// The loop as a whole.
     pub up: UpConfig,
+    /// The event log and what is put into it.
     pub stream: StreamConfig,
+    /// Where tables and models lie.
     pub store: StoreConfig,
+    /// Live games.
     pub play: PlayConfig,
+    /// Headless self-play beside the live games.
     pub farm: FarmSettings,
+    /// The AI backend.
     pub agent: AgentSettings,
+    /// The trainer.
     pub train: TrainSettings,
+    /// The judge: what a new version must show.
     pub judge: JudgeSettings,
 }
 
@@ -54,27 +65,38 @@ impl Default for Config {
 }
 
 /// The loop as a whole.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpConfig {
-    /// Port of the page and the API, on 127.0.0.1; 0 takes any free port.
+    /// Address that the page and the API listen on. Anything but loopback lets other machines look: nobody is asked for
+    /// a password. What changes something (models, events) is still taken from this machine only.
+    pub listen: IpAddr,
+    /// Port of the page and the API; 0 takes any free port.
     pub port: u16,
+    /// Names besides `localhost` by which the page and `/metrics` may be asked for, such as a container's. An address
+    /// is always a name; any other name is refused, because whoever owns it could point it here.
+    pub hosts: Vec<String>,
     /// Live games with scripted players that are kept going.
+    #[schemars(range(max = 64))]
     pub sessions: usize,
     /// Seed of everything that draws random numbers.
     pub seed: u64,
     /// Longest orderly stop before the process ends anyway.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
     pub drain: Duration,
     /// Time between compactions of each table.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
     pub compact_every: Duration,
 }
 
 impl Default for UpConfig {
     fn default() -> Self {
         Self {
+            listen: Ipv4Addr::LOCALHOST.into(),
             port: 8080,
+            hosts: Vec::new(),
             sessions: 16,
             seed: 7,
             drain: Duration::from_secs(20),
@@ -84,22 +106,26 @@ impl Default for UpConfig {
 }
 
 /// The event log and what is put into it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamConfig {
-    /// Where the log is; `embedded:` is the data folder's own.
+    /// Where the log is: `embedded:` (the data folder's own), `redis://host:port/db`, or, in a program that was built with
+    /// it, `kafka://host:port`.
     pub url: String,
     /// Partitions of each system's topic; fixed once the topic exists.
+    #[schemars(range(min = 1, max = 256))]
     pub partitions: u32,
     /// Longest wait of an event for its batch.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
     pub linger: Duration,
-    /// Events held in memory while the log is slow; beyond it they go to the spill file.
+    /// Bytes of events held in memory while the log is slow; beyond it they go to the spill file.
     pub queue_bytes: usize,
-    /// Largest spill file; beyond it new games are refused.
+    /// Largest spill file, in bytes; beyond it new games are refused.
     pub spill_bytes: u64,
     /// Age at which an event leaves the log, once it is in the tables and its game is assembled.
     #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
     pub keep: Duration,
 }
 
@@ -117,15 +143,18 @@ impl Default for StreamConfig {
 }
 
 /// Live games.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlayConfig {
     /// Address of the game backend; taken if free, else any free port.
     pub listen: SocketAddr,
     /// Address of the model store; taken if free, else any free port.
     pub store_listen: SocketAddr,
+    /// Length of a tick of live games, in milliseconds.
+    #[schemars(range(min = 1, max = 10000))]
     pub tick_ms: u64,
     /// Scripted players that keep the live games going, in turn.
+    #[schemars(length(min = 1), inner(regex(pattern = "^(hunter|camper|random)$")))]
     pub opponents: Vec<String>,
     /// The rules' settings and reward weights.
     pub tank: TankConfig,
@@ -158,7 +187,7 @@ fn learning_weights() -> RewardWeights {
 }
 
 /// Headless self-play beside the live games.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FarmSettings {
     /// Threads; 0 switches the farm off.
@@ -176,16 +205,18 @@ impl Default for FarmSettings {
 }
 
 /// The AI backend under `flywheel up`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentSettings {
     /// The slot that all maps share; a map with a champion of its own uses that.
     pub base_key: String,
     /// Share of random actions in live play.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon: f32,
     /// Learn in the live session too, by the spec's online Q-learning. Off: only judged versions play.
     pub online_learning: bool,
     /// `episode`: a game keeps its version; `tick`: a new one plays from the next decision.
+    #[schemars(regex(pattern = "^(episode|tick)$"))]
     pub swap: String,
 }
 
@@ -195,15 +226,18 @@ impl Default for AgentSettings {
     }
 }
 
-/// The trainer. `options` are passed to `flywheel-trainer` as `--key value`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The trainer.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSettings {
+    /// Off: nothing is learnt; the models that are there play on.
     pub enabled: bool,
     /// `auto`, `cpu` or `cuda`.
+    #[schemars(regex(pattern = "^(auto|cpu|cuda)$"))]
     pub device: String,
     /// The trainer's program; looked for beside this one when empty.
     pub program: PathBuf,
+    /// Given to `flywheel-trainer` as `--key value`; `flywheel-trainer --help` lists them. Values are strings.
     pub options: BTreeMap<String, String>,
 }
 
@@ -222,10 +256,12 @@ impl TrainSettings {
 }
 
 /// The judge.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JudgeSettings {
+    /// What a candidate must show before it may play live.
     pub trial: TrialConfig,
+    /// When a champion goes back by itself.
     pub live: LiveConfig,
 }
 
@@ -249,6 +285,11 @@ impl Config {
         let mut problems = Vec::new();
         if self.up.sessions > 64 {
             problems.push(format!("up.sessions is {}; at most 64 games run at once", self.up.sessions));
+        }
+        for host in self.up.hosts.iter().filter(|host| !is_host_name(host)) {
+            problems.push(format!(
+                "up.hosts holds `{host}`; it takes bare names of letters, digits, `-` and `.`, without port or wildcard"
+            ));
         }
         if self.stream.partitions == 0 || self.stream.partitions > 256 {
             problems.push(format!("stream.partitions is {}; it must lie in 1..=256", self.stream.partitions));
@@ -283,6 +324,12 @@ impl Config {
         Err(Failure::msg(Code::Config, format!("the configuration does not fit: {}", problems.join("; ")))
             .hint("`flywheel config show --origin` prints every setting with its source"))
     }
+}
+
+/// A name as a `Host` header has it, without its port.
+fn is_host_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(fits) && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }
 
 /// The layers, not yet extracted: also used to say where a value came from.

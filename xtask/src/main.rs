@@ -4,6 +4,7 @@
 //! golden files, metrics, forbidden words. Every rule looks at everything and lists all it finds; one problem or
 //! more means exit code 1. The rules are plain functions from the workspace to findings, tested on made-up ones.
 
+mod deploy;
 mod docs;
 mod golden;
 mod layers;
@@ -62,6 +63,7 @@ fn check(fast: bool) -> anyhow::Result<Report> {
     report.rule("licences", "deny.toml and what it allows", licences::check(&workspace));
     report.rule("golden", "an example of every event kind", golden::check(&workspace, &sources));
     report.rule("metrics", "named flywheel_…, every one described", metrics::check(&workspace, &sources));
+    report.rule("deploy", "containers, dashboards, alert rules", deploy::check(&workspace, &sources));
     report.rule("docs", "links lead somewhere, named tests exist", docs::check(&workspace, &sources));
     report.rule("words", "nothing unfinished, no machine's paths", words::check(&workspace, &sources));
     if !fast {

@@ -13,6 +13,24 @@ const KINDS: &[&str] = &["counter", "gauge", "histogram"];
 const UNITS: &[&str] =
     &["seconds", "bytes", "events", "rows", "records", "ticks", "ratio", "versions", "steps", "games"];
 
+/// What a metric is to those who ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    fn of(name: &str) -> Self {
+        match name {
+            "counter" => Self::Counter,
+            "gauge" => Self::Gauge,
+            _ => Self::Histogram,
+        }
+    }
+}
+
 /// One call of a macro of the `metrics` facade.
 #[derive(Debug)]
 struct Call {
@@ -31,6 +49,38 @@ pub fn check(workspace: &Workspace, sources: &Sources) -> Vec<Finding> {
         findings.extend(of_crate(&files));
     }
     findings
+}
+
+/// Every metric that a crate declares. Where only a loop over a list describes it, its ending tells the kind.
+pub fn declared(workspace: &Workspace, sources: &Sources) -> BTreeMap<String, Kind> {
+    let mut declared = BTreeMap::new();
+    for member in workspace.members.iter().filter(|member| member.folder != "xtask") {
+        let files: Vec<&Source> = sources.rust_of(&member.folder).filter(|source| !source.is_test()).collect();
+        declared.extend(declared_of(&files));
+    }
+    declared
+}
+
+fn declared_of(files: &[&Source]) -> BTreeMap<String, Kind> {
+    let constants = constants(files);
+    let calls: Vec<Call> = files.iter().flat_map(|source| calls(source)).collect();
+    let mut declared = BTreeMap::new();
+    if calls.iter().any(|call| call.describes && resolve(call, &constants).is_none()) {
+        for name in listed(files, &constants) {
+            let kind = match name.rsplit('_').next() {
+                Some("total") => Kind::Counter,
+                Some("seconds") => Kind::Histogram,
+                _ => Kind::Gauge,
+            };
+            declared.insert(name, kind);
+        }
+    }
+    for call in &calls {
+        if let Some(name) = resolve(call, &constants) {
+            declared.insert(name, Kind::of(call.kind));
+        }
+    }
+    declared
 }
 
 fn of_crate(files: &[&Source]) -> Vec<Finding> {
@@ -197,6 +247,22 @@ mod tests {
         assert!(
             text[0].contains("is not `flywheel_") && text[1].contains("_total") && text[2].contains("ends in no unit")
         );
+    }
+
+    #[test]
+    fn kinds_come_from_the_macro_or_from_the_name() {
+        let text = "pub const ROWS: &str = \"flywheel_lake_rows_total\";\npub const WAIT: &str = \"flywheel_lake_wait_seconds\";\n\
+                    pub const OPEN: &str = \"flywheel_lake_open\";\nconst ALL: &[&str] = &[ROWS, WAIT, OPEN];\n\
+                    fn d() { for name in ALL { describe_gauge!(*name, \"x\"); } }\nfn e() { gauge!(\"flywheel_lake_now_seconds\").set(1.0); }\n";
+        let source = Source { path: "a/src/metrics.rs".into(), text: text.into() };
+        let declared: Vec<(String, Kind)> = declared_of(&[&source]).into_iter().collect();
+        let expected = [
+            ("flywheel_lake_now_seconds", Kind::Gauge),
+            ("flywheel_lake_open", Kind::Gauge),
+            ("flywheel_lake_rows_total", Kind::Counter),
+            ("flywheel_lake_wait_seconds", Kind::Histogram),
+        ];
+        assert_eq!(declared, expected.map(|(name, kind)| (name.to_owned(), kind)));
     }
 
     #[test]

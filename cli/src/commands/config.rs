@@ -1,6 +1,6 @@
 use crate::{
     Global,
-    config::{Config, figment},
+    config::{Config, figment, schema},
     exit::Failure,
     output,
 };
@@ -13,10 +13,24 @@ pub enum Command {
         #[arg(long)]
         origin: bool,
     },
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print a configuration file with every setting, its default and what it means
+    Template,
 }
 
 pub fn run(global: &Global, command: Command) -> Result<(), Failure> {
-    let Command::Show { origin } = command;
+    let origin = match command {
+        Command::Show { origin } => origin,
+        Command::Schema => {
+            output::raw(schema::document()?.as_bytes());
+            return Ok(());
+        }
+        Command::Template => {
+            output::raw(schema::template()?.as_bytes());
+            return Ok(());
+        }
+    };
     let config = Config::load(global)?;
     if !origin {
         if global.json {
@@ -56,7 +70,7 @@ struct Row {
     origin: String,
 }
 
-fn flatten(prefix: String, value: &serde_json::Value, out: &mut Vec<(String, serde_json::Value)>) {
+pub(crate) fn flatten(prefix: String, value: &serde_json::Value, out: &mut Vec<(String, serde_json::Value)>) {
     match value {
         serde_json::Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {

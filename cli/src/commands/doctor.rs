@@ -136,7 +136,7 @@ fn ports(config: &Config, checks: &mut Vec<Check>) {
     if config.up.port == 0 {
         return;
     }
-    match TcpListener::bind(("127.0.0.1", config.up.port)) {
+    match TcpListener::bind((config.up.listen, config.up.port)) {
         Ok(_) => checks.push(ok("port", format!("{} is free", config.up.port))),
         Err(error) => checks.push(bad(
             "port",

@@ -15,6 +15,7 @@ pub mod trainer;
 mod view;
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -41,6 +42,16 @@ pub struct Options {
     pub json: bool,
 }
 
+/// Where this machine finds a page that listens on `page`: "every address" is none.
+fn reached_at(page: SocketAddr) -> SocketAddr {
+    let ip = match page.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, page.port())
+}
+
 /// Runs until the time is over or a signal comes; a second signal ends the process at once.
 pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
@@ -61,7 +72,10 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     let _lock = data.lock()?;
     let shutdown = Shutdown::install();
     let running = start::start(&config, &options, &data, started, started_ms).await?;
-    let url = format!("http://{}", running.page);
+    let url = format!("http://{}", reached_at(running.page));
+    if !running.page.ip().is_loopback() {
+        tracing::warn!(listen = %running.page, "other machines can look at the page and at live games");
+    }
     data.set_running(&Running { pid: std::process::id(), url: url.clone(), started_ms })?;
     if !options.quiet {
         crate::output::note!("flywheel: {url}  data in {}  stop with Ctrl-C", data.root().display());
@@ -102,4 +116,17 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
         crate::output::note!("flywheel: {why}; draining (again: at once)");
     }
     finish::finish(running, &options, &config).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_on_every_address_is_found_on_loopback() {
+        let at = |text: &str| reached_at(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:8080"), "127.0.0.1:8080");
+        assert_eq!(at("[::]:8080"), "[::1]:8080");
+        assert_eq!(at("10.0.0.7:1"), "10.0.0.7:1");
+    }
 }

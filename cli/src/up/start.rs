@@ -1,7 +1,7 @@
 //! Starts every part, from the stores to play.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -93,7 +93,7 @@ pub async fn start(
     flywheel_judge::describe_metrics();
     flywheel_kit::metrics::describe();
     // The page's port first: nothing is opened or played if it is taken.
-    let page = flywheel_kit::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.up.port))).await.map_err(|error| {
+    let page = flywheel_kit::bind(SocketAddr::from((config.up.listen, config.up.port))).await.map_err(|error| {
         Failure::new(Code::Conflict, error).hint("choose another with --port P; 0 takes any free one")
     })?;
     check_store(config).await?;
@@ -345,7 +345,7 @@ pub async fn start(
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
-    let control = ControlConfig { doors, ..ControlConfig::default() };
+    let control = ControlConfig { doors, hosts: config.up.hosts.clone(), ..ControlConfig::default() };
     let app = flywheel_control::router(Arc::clone(&view) as _, prometheus, control, stops.rest.clone());
     let stop = stops.rest.clone();
     rest.spawn(async move {

@@ -1,5 +1,6 @@
 //! Settings that affect play. They travel in the event that opens a session, so a replay has them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TankKind;
@@ -8,7 +9,7 @@ use crate::TankKind;
 pub const MAX_ENEMIES: u32 = 64;
 
 /// Settings of one session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TankConfig {
     /// AI tanks alive at once; also limited by the number of AI spawn tiles.
@@ -42,23 +43,38 @@ impl Default for TankConfig {
 }
 
 /// Weights of the rewards, one for each reason.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardWeights {
+    /// A shot was fired that will hit a player.
     pub hit_player: f32,
+    /// The players' headquarters fell, by a shot of this tank or of another.
     pub destroy_hq: f32,
+    /// A shot was fired that will hit a tank of the own side.
     pub hit_ally: f32,
+    /// A shot was fired that will hit a brick.
     pub destructive_shot: f32,
+    /// A shot was fired that will hit something that stays.
     pub blocked_shot: f32,
+    /// The tank was hit.
     pub got_hit: f32,
+    /// The tank was destroyed.
     pub death: f32,
+    /// The tank points at the first player, each tick.
     pub player_aim: f32,
+    /// The tank points at the headquarters, each tick.
     pub hq_aim: f32,
+    /// The tank is on a tile that it has not seen.
     pub map_tile_touched: f32,
+    /// No new tile for 5 s while most of the map is unseen, each tick.
     pub explore_stall_penalty: f32,
+    /// The tank has stood still for 20 ticks, each tick.
     pub idle_penalty: f32,
+    /// A second turn within 6 ticks.
     pub direction_change: f32,
+    /// The tank was blocked, each tick.
     pub collision_penalty: f32,
+    /// The tank has stayed within one tile of the same tile for 5 s, each tick.
     pub stuck_area: f32,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::OnceLock};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which side a tank fights for.
@@ -122,6 +123,21 @@ impl<'de> Deserialize<'de> for TankKind {
         let label = std::borrow::Cow::<'de, str>::deserialize(d)?;
         Self::from_label(&label)
             .ok_or_else(|| serde::de::Error::custom(format!("`{label}` is not a tank type; see the tank table")))
+    }
+}
+
+impl JsonSchema for TankKind {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TankKind".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let labels: Vec<&str> = TABLE.iter().map(|row| row.label).collect();
+        schemars::json_schema!({ "type": "string", "enum": labels })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The sequential test: how many games are enough to say that a candidate is better.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Error rates and bounds of a [`SequentialTest`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequentialConfig {
     /// Chance of promoting a candidate that is no better.

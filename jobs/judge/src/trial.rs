@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flywheel_policy::Policy;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,9 +12,10 @@ use crate::{
 };
 
 /// What a candidate must show.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrialConfig {
+    /// When the games played are enough to decide.
     pub sequential: SequentialConfig,
     /// Longest median decision, microseconds.
     pub max_decision_us: f64,

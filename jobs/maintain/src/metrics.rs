@@ -9,8 +9,10 @@ pub const ALL: [(&str, &str); 2] = [
     (FAILURES, "tables or partitions whose compaction, vacuum or trim failed in a round"),
 ];
 
+/// Gives every metric its help text and its zero.
 pub(crate) fn describe() {
     for (name, text) in ALL {
         metrics::describe_counter!(name, text);
+        metrics::counter!(name).increment(0);
     }
 }

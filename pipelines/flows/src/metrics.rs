@@ -33,14 +33,18 @@ pub const ALL: [(&str, &str); 13] = [
     (ASSEMBLE_WAITING, "1 while assemble waits for the log or the lake"),
 ];
 
+/// Gives every metric its help text and its zero: a rate has a beginning then, and an alert something to look at.
 pub(crate) fn describe() {
     for (name, text) in ALL {
         if name.ends_with("_total") {
             describe_counter!(name, text);
+            metrics::counter!(name).increment(0);
         } else if name.ends_with("_seconds") {
             describe_histogram!(name, text);
+            drop(metrics::histogram!(name));
         } else {
             describe_gauge!(name, text);
+            metrics::gauge!(name).increment(0.0);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Every metric of this crate, with its meaning.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
 pub const SESSIONS: &str = "flywheel_agent_sessions";
 pub const POLLS_FAILED: &str = "flywheel_agent_polls_failed_total";
@@ -33,7 +33,7 @@ pub const ALL: [&str; 13] = [
     SAVE_SECONDS,
 ];
 
-/// Tells the recorder what each metric means.
+/// Tells the recorder what each metric means, and gives those of live play their zero.
 pub fn describe() {
     describe_gauge!(SESSIONS, Unit::Count, "sessions that the AI backend serves");
     describe_counter!(POLLS_FAILED, Unit::Count, "polls of the game backend without a usable answer");
@@ -48,4 +48,8 @@ pub fn describe() {
     describe_histogram!(TRAIN_SECONDS, Unit::Seconds, "time to train on one transition");
     describe_counter!(SAVES, Unit::Count, "saves to the model store, by outcome");
     describe_histogram!(SAVE_SECONDS, Unit::Seconds, "time of a successful save");
+    for name in [POLLS_FAILED, RECONNECTS, DECISIONS, SWAPS, SWAPS_REFUSED, ENTRIES_SKIPPED] {
+        counter!(name).increment(0);
+    }
+    drop([histogram!(DECISION_SECONDS), histogram!(SWAP_SECONDS)]);
 }

@@ -1,8 +1,9 @@
 //! Who may ask, and what every answer carries.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -32,19 +33,22 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
 ///
 /// A page on the web can make a browser send requests to `127.0.0.1`. Two things give it away: the `Origin` header
 /// (checked on sockets and on changes), and, when it moved its own name to our address, the `Host` header.
-pub(crate) async fn check(request: Request, next: Next) -> Response {
+///
+/// A socket under `/v1/` takes events, so it is a change; the sockets of the page only tell.
+pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     if let Some(host) = host
-        && !is_local_name(host)
+        && !names.has(host)
     {
         let problem = Problem::forbidden(format!("`{host}` is not a name of this machine"));
         return problem
-            .hint("open the page by its loopback address, for example http://127.0.0.1:8080")
+            .hint("open the page by its address, for example http://127.0.0.1:8080; `up.hosts` takes further names")
             .into_response();
     }
-    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
     let upgrade = headers.contains_key(header::UPGRADE);
+    let changes = (request.method() != Method::GET && request.method() != Method::HEAD)
+        || (upgrade && request.uri().path().starts_with("/v1/"));
     if (changes || upgrade) && !same_origin(headers, host) {
         return Problem::forbidden("the request comes from a page of another origin").into_response();
     }
@@ -58,13 +62,25 @@ pub(crate) async fn check(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Addresses, `localhost` and its subdomains; any other name may have been pointed here by somebody.
-fn is_local_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => host.split(':').next().unwrap_or(""),
-    };
-    name.parse::<std::net::IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+/// The names of this server: addresses, `localhost`, and those that somebody gave it. Any other may have been pointed
+/// here by its owner.
+#[derive(Clone, Debug)]
+pub(crate) struct Names(Arc<[String]>);
+
+impl Names {
+    pub(crate) fn new(given: Vec<String>) -> Self {
+        Self(given.into())
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or(""),
+            None => host.split(':').next().unwrap_or(""),
+        };
+        name.parse::<std::net::IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || self.0.iter().any(|given| name.eq_ignore_ascii_case(given))
+    }
 }
 
 /// True without `Origin` (not a browser), or when it names the host that was asked.
@@ -84,11 +100,23 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_names_of_this_machine() {
+        let names = Names::new(Vec::new());
         for host in ["127.0.0.1:8080", "localhost", "localhost:1", "[::1]:8080", "192.168.1.9:80"] {
-            assert!(is_local_name(host), "{host}");
+            assert!(names.has(host), "{host}");
         }
         for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.evil.example"] {
-            assert!(!is_local_name(host), "{host}");
+            assert!(!names.has(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_given_name_is_ours_as_a_whole_and_makes_no_other_ours() {
+        let names = Names::new(vec!["flywheel".to_owned(), "loop.lan".to_owned()]);
+        for host in ["flywheel:8080", "flywheel", "FlyWheel:1", "loop.lan", "127.0.0.1:8080", "localhost"] {
+            assert!(names.has(host), "{host}");
+        }
+        for host in ["flywheel.evil.example", "evil.flywheel", "lan", "evil.example", "", ":8080"] {
+            assert!(!names.has(host), "{host}");
         }
     }
 

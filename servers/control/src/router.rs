@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::metrics::counter;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -32,6 +32,8 @@ pub struct ControlConfig {
     pub game_sockets_max: usize,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
+    /// Names besides addresses and `localhost` by which the server may be asked for, without port.
+    pub hosts: Vec<String>,
     /// More routes behind the same guard, such as the doors for events. They bound their bodies themselves where they
     /// read them as a stream.
     pub doors: Router,
@@ -39,7 +41,7 @@ pub struct ControlConfig {
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, doors: Router::new() }
+        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, hosts: Vec::new(), doors: Router::new() }
     }
 }
 
@@ -92,7 +94,7 @@ pub fn router(
         .merge(config.doors)
         .method_not_allowed_fallback(api::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(guard::check))
+        .layer(from_fn_with_state(guard::Names::new(config.hosts), guard::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn(count))
 }

@@ -1,6 +1,6 @@
 //! What the doors count.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 pub(crate) const EVENTS: &str = "flywheel_ingest_events_total";
 pub(crate) const REFUSED: &str = "flywheel_ingest_refused_total";
@@ -23,6 +23,7 @@ pub fn describe() {
         }
     }
     counter!(GAPS).increment(0);
+    drop(histogram!(ACK_SECONDS));
     gauge!(IN_FLIGHT).increment(0.0);
     gauge!(SOCKETS).increment(0.0);
 }

@@ -1,6 +1,6 @@
 //! Every metric of this crate, with its meaning.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 pub const SESSIONS: &str = "flywheel_play_sessions";
 pub const SOCKETS: &str = "flywheel_play_sockets";
@@ -35,7 +35,7 @@ pub const ALL: [&str; 14] = [
     FARM_WAITING,
 ];
 
-/// Tells the recorder what each metric means.
+/// Tells the recorder what each metric means, and gives those without labels their zero.
 pub fn describe() {
     describe_gauge!(SESSIONS, Unit::Count, "game sessions that exist");
     describe_gauge!(SOCKETS, Unit::Count, "sockets joined to sessions");
@@ -51,4 +51,11 @@ pub fn describe() {
     describe_counter!(FARM_GAMES, Unit::Count, "games that the farm finished, by opponent");
     describe_counter!(FARM_WAIT_SECONDS, Unit::Seconds, "time that farm threads waited for the event queue");
     describe_gauge!(FARM_WAITING, Unit::Count, "farm threads that wait for the event queue now");
+    for name in [TICKS, TICKS_SKIPPED, INPUT_OVERFLOWS, SOCKETS_SLOW, FARM_TICKS, FARM_WAIT_SECONDS] {
+        counter!(name).increment(0);
+    }
+    for name in [SOCKETS, FARM_WAITING] {
+        gauge!(name).increment(0.0);
+    }
+    drop(histogram!(TICK_SECONDS));
 }

@@ -11,6 +11,7 @@ use object_store::{
     aws::{AmazonS3Builder, S3ConditionalPut},
     path::Path,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// The section `[store]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// Where tables and models lie: `file:` is the data folder, `s3://bucket/prefix` a bucket.
@@ -34,11 +35,12 @@ pub struct StoreConfig {
     pub path_style: bool,
     /// Take an endpoint without TLS.
     pub allow_http: bool,
+    /// Where the keys are.
     pub credentials: CredentialsConfig,
 }
 
 /// Where the keys are. They are never written into settings or URLs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CredentialsConfig {
     /// A file in the form of `~/.aws/credentials`; `AWS_ACCESS_KEY_ID` and its like of the environment when empty.

@@ -29,10 +29,13 @@ pub const ALL: [(&str, &str); 8] = [
     (COMPACTED_FILES, "small files that compaction merged into larger ones, by table"),
 ];
 
+/// Gives every metric its help text, and those without a table their zero.
 pub(crate) fn describe() {
     for (name, text) in ALL {
         if name.ends_with("_total") { describe_counter!(name, text) } else { describe_histogram!(name, text) }
     }
+    counter!(COMMIT_RACES).increment(0);
+    counter!(COMMIT_RETRIES).increment(0);
 }
 
 pub(crate) fn committed(table: TableName, rows: u64, files: &[Add], took: Duration) {

@@ -5,4 +5,5 @@ mod commands;
 mod doors;
 mod kill_loop;
 mod restart;
+mod watched;
 mod whole_loop;

@@ -403,6 +403,22 @@ async fn a_server_that_does_not_know_its_peers_takes_no_changes() {
     let server = Running { address, view, stop };
     assert_eq!(server.ask("POST", "/v1/models/a/promote", &[], r#"{"version":4}"#).await.status, 403);
     assert_eq!(server.get("/v1/status").await.status, 200);
+    // A socket that takes events changes something too; the one of the page only tells.
+    let upgrade = [("upgrade", "websocket"), ("connection", "upgrade")];
+    assert_eq!(server.ask("GET", "/v1/events/ws", &upgrade, "").await.status, 403);
+    assert_ne!(server.ask("GET", "/ws", &upgrade, "").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_name_that_was_given_is_answered_and_opens_nothing_else() {
+    let hosts = vec!["flywheel".to_owned()];
+    let server = Running::start(ControlConfig { stub_page: true, hosts, ..ControlConfig::default() }).await;
+    assert_eq!(server.ask("GET", "/metrics", &[("host", "flywheel:8080")], "").await.status, 200);
+    assert_eq!(server.ask("GET", "/metrics", &[("host", "flywheel.evil.example")], "").await.status, 403);
+    let foreign = [("host", "flywheel:8080"), ("origin", "http://evil.example")];
+    let body = r#"{"version":4}"#;
+    assert_eq!(server.ask("POST", "/v1/models/tank-ai-dqn/promote", &foreign, body).await.status, 403);
+    assert!(server.view.moved.lock().is_empty());
 }
 
 #[tokio::test]

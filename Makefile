@@ -7,10 +7,11 @@
 ARGS ?=
 PORT ?=
 PYTHON ?= python3
-export PYTHON YES
+FEATURES ?=
+export PYTHON YES FEATURES
 
 help: ## list these targets
-	@printf 'usage: make TARGET [ARGS="..."] [PORT=8080] [PYTHON=python3]\n\n'
+	@printf 'usage: make TARGET [ARGS="..."] [PORT=8080] [PYTHON=python3] [FEATURES="kafka redis-tls"]\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## get what is missing, build, run the loop (first time: about 15 minutes on 2 cores; later: seconds)

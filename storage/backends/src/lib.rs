@@ -247,7 +247,9 @@ mod tests {
             log: log.to_owned(),
             data: std::env::temp_dir(),
             store: StoreConfig::default(),
-        }).await.unwrap_err();
+        })
+        .await
+        .unwrap_err();
         format!("{error:#}")
     }
 

@@ -1,5 +1,6 @@
 use std::{net::TcpListener, path::Path};
 
+use flywheel_log::Space;
 use serde::Serialize;
 
 use crate::{
@@ -176,15 +177,25 @@ fn page() -> Check {
 
 /// Bytes that an ordinary user may still write in the file system of `path`.
 pub fn free_bytes(path: &Path) -> Option<u64> {
+    volume(path).ok().map(|space| space.free)
+}
+
+/// The file system of `path`, as far as an ordinary user may use it.
+///
+/// # Errors
+/// If the path is not there.
+pub fn volume(path: &Path) -> std::io::Result<Space> {
     use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path is a C string and `stat` is written by the call before it is read.
     let stat = unsafe {
         if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
-            return None;
+            return Err(std::io::Error::last_os_error());
         }
         stat.assume_init()
     };
-    Some(stat.f_bavail as u64 * stat.f_frsize as u64)
+    let bytes = |blocks: u64| blocks * stat.f_frsize as u64;
+    let (free, used) = (stat.f_bavail as u64, (stat.f_blocks as u64).saturating_sub(stat.f_bfree as u64));
+    Ok(Space { free: bytes(free), total: bytes(free + used) })
 }

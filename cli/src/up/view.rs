@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use flywheel_agent::{Agent, AgentStats};
 use flywheel_backends::Backends;
-use flywheel_catalog::RunId;
+use flywheel_catalog::{CatalogError, Lease, Run, RunId};
 use flywheel_control::{
     AliasInfo, AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper,
     LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint,
@@ -168,7 +168,7 @@ impl View {
     /// Brings progress, aliases and charts up to date.
     pub async fn refresh(&self) {
         let parts = &self.parts;
-        let asked = ask("the catalog", parts.backends.catalog.runs().get(&parts.run)).await;
+        let asked = ask("the catalog", self.run()).await;
         {
             let mut kept = self.kept();
             kept.catalog_silence.note(now_ms(), asked.as_ref().err().cloned());
@@ -193,6 +193,17 @@ impl View {
         self.chart_moves().await;
         self.rate().await;
         self.chart(self.look());
+    }
+
+    /// The training run, from a catalog that can also be changed: a check under a fence that nobody holds takes the lock
+    /// of a change and changes nothing.
+    async fn run(&self) -> Result<Run, CatalogError> {
+        let runs = self.parts.backends.catalog.runs();
+        let nobody = Lease { run: self.parts.run.clone(), owner: "nobody".to_owned(), fence: -1, ttl: PATIENCE };
+        match runs.check(&nobody).await {
+            Err(error) if !error.is_fenced() => Err(error),
+            _ => runs.get(&self.parts.run).await,
+        }
     }
 
     /// Brings the chart's moves of the champion up to date, whoever made them.

@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use flywheel_it::{Loop, Scratch, flywheel, get, post, program, requires, wait_for};
+use flywheel_it::{Loop, Scratch, flywheel, get, post, program, python, requires, wait_for};
 use serde_json::{Value, json};
 
 /// A loop with a little play of its own and no trainer, and its address.
@@ -154,6 +154,45 @@ fn while_the_tables_cannot_be_reached_events_are_taken_and_land_once_they_can() 
     fs::rename(&away, &lake).unwrap();
     wait_until_whole(&url);
     nothing_is_lost(running, &program, &scratch, 49);
+}
+
+#[test]
+fn while_the_catalog_is_locked_games_events_and_tables_go_on() {
+    const LOCK: &str = "import sqlite3, sys\n\
+        c = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        c.execute('BEGIN IMMEDIATE')\n\
+        print('locked', flush=True)\n\
+        sys.stdin.read()\n";
+    let (Some(program), Some(python)) = (program(), python()) else { return };
+    let scratch = Scratch::new("catalog");
+    let (running, url) = start(&program, &scratch, "");
+    let mut holder = Command::new(python)
+        .args(["-c", LOCK])
+        .arg(scratch.data().join("catalog.sqlite"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 6];
+    holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"locked");
+    wait_until_it_says(&program, &scratch, &url, "catalog", "");
+
+    assert_eq!(send(&url, 0).0, 200);
+    wait_for("the event in the table", || {
+        let scan = ["table", "scan", "events", "--columns", "game_id", "--json", "-n", "10000000"];
+        flywheel(&program, &scratch.data(), &scan).stdout.contains("\"guest\"").then_some(())
+    });
+    let played = || status(&url)["decisions"]["answered"].as_u64().unwrap();
+    let before = played();
+    wait_for("play to go on", || (played() > before).then_some(()));
+    assert!(status(&url)["degraded"].as_array().unwrap().iter().all(|lack| lack["what"] == "catalog"));
+
+    // The end of its input ends it, and with it the lock.
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    wait_until_whole(&url);
+    nothing_is_lost(running, &program, &scratch, 0);
 }
 
 /// A Redis of our own that syncs before it answers.

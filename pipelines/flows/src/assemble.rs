@@ -195,6 +195,10 @@ impl Assemble {
                 // Input.
                 chunk = readers.chunks.recv() => {
                     let Some(chunk) = chunk else {
+                        // Told to stop since this turn began, and the readers were quicker.
+                        if cancel.is_cancelled() {
+                            continue;
+                        }
                         return Stop::Failed(FlowError::Task("the readers of the log ended".to_owned()));
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");

@@ -1,7 +1,7 @@
 //! Log to table `events`, exactly once.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -198,6 +198,10 @@ impl Land {
                 // Input.
                 chunk = readers.chunks.recv() => {
                     let Some(chunk) = chunk else {
+                        // Told to stop since this turn began, and the readers were quicker.
+                        if cancel.is_cancelled() {
+                            continue;
+                        }
                         return Stop::Failed(FlowError::Task("the readers of the log ended".to_owned()));
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
@@ -305,8 +309,12 @@ impl Land {
             }
             Added::Repeat if sight.assumed => {
                 let key = (event.game_id.clone().into_owned(), event.seq);
-                if batch.doubtful.insert(key, (partition.number, record.clone())).is_some() {
-                    batch.duplicates += 1;
+                match batch.doubtful.entry(key) {
+                    // The first one counts, as everywhere.
+                    Entry::Occupied(_) => batch.duplicates += 1,
+                    Entry::Vacant(place) => {
+                        place.insert((partition.number, record.clone()));
+                    }
                 }
             }
             Added::Repeat => batch.duplicates += 1,

@@ -190,7 +190,7 @@ mod tests {
         let seen = Arc::clone(&looks);
         let probe = move || {
             seen.fetch_add(1, SeqCst);
-            Ok(Space { free: 0, total: 1 })
+            Ok(Space { free: 0, total: 100 })
         };
         let reserve = Reserve::new(ReserveLimits { share: 0.5, bytes: 0 })
             .looking_every(Duration::from_secs(3600))

@@ -76,12 +76,20 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
 async fn data(config: &Config, checks: &mut Vec<Check>) {
     let folder = &config.data;
     let parent = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
-    match free_bytes(parent) {
+    let space = volume(parent).ok();
+    let reserve = space.map_or(0, |space| (space.total as f64 * config.stream.reserve_share) as u64);
+    match space.map(|space| space.free) {
         Some(free) if free < 2 << 30 => checks.push(bad(
             "disk",
             State::Failed,
             format!("{} MB free", free >> 20),
             "free some space, or name another folder with --data DIR",
+        )),
+        Some(free) if free < reserve => checks.push(bad(
+            "disk",
+            State::Warning,
+            format!("{} MB free; a loop takes no new events below {} MB", free >> 20, reserve >> 20),
+            "free some space, or lower stream.reserve_share",
         )),
         Some(free) => checks.push(ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))),
         None => checks.push(bad("disk", State::Warning, "free space is unknown", "look with df")),

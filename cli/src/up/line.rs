@@ -80,7 +80,7 @@ fn degraded_lines(status: &LoopStatus) -> Vec<String> {
     let line = |degraded: &Degraded| {
         let seconds = (status.now_ms - degraded.since_ms).max(0) / 1000;
         let (what, why) = (degraded.what.as_str(), &degraded.why);
-        format!("  ! {what:<7} away for {seconds} s: {why} · {}", degraded.meanwhile)
+        format!("  ! {what:<7} for {seconds} s: {why} · {}", degraded.meanwhile)
     };
     status.degraded.iter().map(line).collect()
 }

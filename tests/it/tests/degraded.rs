@@ -40,7 +40,7 @@ fn wait_until_it_says(program: &Path, scratch: &Scratch, url: &str, what: &str, 
     assert!(since > 1_700_000_000_000 && lack["why"].as_str().unwrap().contains(why), "{lack}");
     let said = flywheel(program, &scratch.data(), &["status"]);
     assert!(said.stdout.contains(&format!("degraded: {what} since 20")), "{said:?}");
-    let gauge = format!("flywheel_degraded{{what=\"{what}\"}} 1");
+    let gauge = format!("flywheel_loop_degraded{{what=\"{what}\"}} 1");
     let (_, metrics) = get(&format!("{url}/metrics")).unwrap();
     assert!(metrics.lines().any(|line| line == gauge), "{gauge} is not in:\n{metrics}");
 }
@@ -48,7 +48,7 @@ fn wait_until_it_says(program: &Path, scratch: &Scratch, url: &str, what: &str, 
 fn wait_until_whole(url: &str) {
     wait_for("the loop to be whole again", || (status(url)["degraded"] == json!([])).then_some(()));
     let (_, metrics) = get(&format!("{url}/metrics")).unwrap();
-    assert!(!metrics.lines().any(|line| line.starts_with("flywheel_degraded{") && line.ends_with(" 1")), "{metrics}");
+    assert!(!metrics.lines().any(|line| line.starts_with("flywheel_loop_degraded{") && line.ends_with(" 1")), "{metrics}");
 }
 
 /// Stops the loop in order. Everything that was acknowledged, and the guest's events up to `last`, is in the table once.

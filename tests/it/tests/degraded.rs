@@ -48,7 +48,10 @@ fn wait_until_it_says(program: &Path, scratch: &Scratch, url: &str, what: &str, 
 fn wait_until_whole(url: &str) {
     wait_for("the loop to be whole again", || (status(url)["degraded"] == json!([])).then_some(()));
     let (_, metrics) = get(&format!("{url}/metrics")).unwrap();
-    assert!(!metrics.lines().any(|line| line.starts_with("flywheel_loop_degraded{") && line.ends_with(" 1")), "{metrics}");
+    assert!(
+        !metrics.lines().any(|line| line.starts_with("flywheel_loop_degraded{") && line.ends_with(" 1")),
+        "{metrics}"
+    );
 }
 
 /// Stops the loop in order. Everything that was acknowledged, and the guest's events up to `last`, is in the table once.

@@ -127,6 +127,12 @@ pub struct StreamConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub keep: Duration,
+    /// Share of the volume that new events may not take: below it they are refused (the doors say 503), no new game
+    /// begins, and what is stored is landed. They are taken again by themselves once there is room.
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub reserve_share: f64,
+    /// The same in bytes, where that is more. With less free, the loop does not start.
+    pub reserve_bytes: u64,
 }
 
 impl Default for StreamConfig {
@@ -138,6 +144,8 @@ impl Default for StreamConfig {
             queue_bytes: 64 << 20,
             spill_bytes: 4 << 30,
             keep: Duration::from_secs(3600),
+            reserve_share: 0.05,
+            reserve_bytes: 512 << 20,
         }
     }
 }
@@ -293,6 +301,9 @@ impl Config {
         }
         if self.stream.partitions == 0 || self.stream.partitions > 256 {
             problems.push(format!("stream.partitions is {}; it must lie in 1..=256", self.stream.partitions));
+        }
+        if !(0.0..=0.9).contains(&self.stream.reserve_share) {
+            problems.push(format!("stream.reserve_share is {}; it must lie in 0..=0.9", self.stream.reserve_share));
         }
         if !(0.0..=1.0).contains(&self.agent.epsilon) {
             problems.push(format!("agent.epsilon is {}; it must lie in 0..=1", self.agent.epsilon));

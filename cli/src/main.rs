@@ -79,6 +79,9 @@ enum Command {
     /// Look into the tables, compact them
     #[command(subcommand)]
     Table(commands::table::Command),
+    /// Look at records that could not be used, and put them back once they can
+    #[command(subcommand)]
+    Dlq(commands::dlq::Command),
     /// List, promote and roll back model versions
     #[command(subcommand)]
     Model(commands::model::Command),
@@ -150,6 +153,7 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Emit(args) => commands::emit::run(global, args).await,
         Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
+        Command::Dlq(command) => commands::dlq::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Run(command) => commands::run::run(global, command).await,
         Command::Judge(args) => commands::judge::run(global, args).await,

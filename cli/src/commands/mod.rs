@@ -4,6 +4,7 @@ pub mod audit;
 pub mod bench;
 pub mod completions;
 pub mod config;
+pub mod dlq;
 pub mod doctor;
 pub mod emit;
 pub mod judge;

@@ -65,6 +65,15 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         };
         crate::output::out!("champion {} ({}){course}", champion["version"], scores.join(", "));
     }
+    for degraded in status["degraded"].as_array().into_iter().flatten() {
+        crate::output::out!(
+            "degraded: {} since {}: {} ({})",
+            text(&degraded["what"]),
+            crate::output::time(degraded["since_ms"].as_i64().unwrap_or_default()),
+            text(&degraded["why"]),
+            text(&degraded["meanwhile"])
+        );
+    }
     for stage in status["stages"].as_array().into_iter().flatten() {
         let why = stage["why_waiting"].as_str().map_or_else(String::new, |why| format!(" ({why})"));
         crate::output::out!("{:>7}  {:<8} {}{why}", text(&stage["name"]), text(&stage["state"]), text(&stage["line"]));

@@ -86,6 +86,7 @@ fn stream(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
         .detail("lost", stats.lost)
         .detail("through_doors", parts.door.accepted());
     match &stats.away {
+        Some((_, why)) if stats.full => stage.waiting(format!("room on the disk: {why}")),
         Some((since, why)) => {
             let seconds = (jiff::Timestamp::now().as_millisecond() - since) / 1000;
             stage.waiting(format!("the log, away for {seconds} s: {why}{}", what_to_do(parts, seconds)))

@@ -17,7 +17,7 @@ use flywheel_ingest::{Door, IngestConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::{CompactOptions, TableName};
-use flywheel_log::Topic;
+use flywheel_log::{Reserve, ReserveLimits, Topic};
 use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
@@ -39,6 +39,7 @@ use super::{
     view::{Parts, View},
 };
 use crate::{
+    commands::doctor::volume,
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
@@ -97,8 +98,10 @@ pub async fn start(
         Failure::new(Code::Conflict, error).hint("choose another with --port P; 0 takes any free one")
     })?;
     check_store(config).await?;
-    let (backends, embedded) =
-        Backends::open(&urls(config)).await.map_err(|error| Failure::new(Code::Unreachable, error))?;
+    let reserve = reserve(config)?;
+    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone())
+        .await
+        .map_err(|error| Failure::new(Code::Unreachable, error))?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
@@ -165,6 +168,10 @@ pub async fn start(
                 ..MaintainConfig::default()
             },
         );
+        let maintain = match &reserve {
+            Some(reserve) => maintain.sparing(Arc::clone(reserve)),
+            None => maintain,
+        };
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
         let trim = Trim::new(
@@ -342,6 +349,7 @@ pub async fn start(
         run,
         trainer: trainer_state,
         history,
+        reserve,
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
@@ -354,6 +362,25 @@ pub async fn start(
         }
     });
     Ok(Running { page: address, store, view, stops, play, learn, flows, rest, failed })
+}
+
+/// What new events may not take of the disks that log and tables lie on; nothing if both are elsewhere.
+fn reserve(config: &Config) -> Result<Option<Arc<Reserve>>, Failure> {
+    let mut folders = Vec::new();
+    if config.stream.url.starts_with("embedded:") {
+        folders.push(urls(config).embedded_log().map_err(|error| Failure::new(Code::Config, error))?);
+    }
+    if config.store.is_local() {
+        folders.push(config.data.clone());
+    }
+    if folders.is_empty() {
+        return Ok(None);
+    }
+    let limits = ReserveLimits { share: config.stream.reserve_share, bytes: config.stream.reserve_bytes };
+    let reserve = folders.into_iter().fold(Reserve::new(limits), |reserve, folder| {
+        reserve.watching(folder.display().to_string(), move || volume(&folder))
+    });
+    Ok(Some(Arc::new(reserve)))
 }
 
 async fn game_backend(

@@ -1,7 +1,7 @@
 //! Log to table `events`, exactly once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -111,6 +111,8 @@ struct Partition {
 struct Batch {
     rows: EventsBuilder,
     dead: DeadLettersBuilder,
+    /// Events that are repeats by assumption, with their partition; the table is asked before the commit.
+    doubtful: BTreeMap<(String, u64), (u32, StoredRecord)>,
     records: usize,
     duplicates: u64,
     newest_ms: i64,
@@ -170,6 +172,7 @@ impl Land {
         let mut batch = Batch {
             rows: EventsBuilder::new(),
             dead: DeadLettersBuilder::new(),
+            doubtful: BTreeMap::new(),
             records: 0,
             duplicates: 0,
             newest_ms: 0,
@@ -204,7 +207,7 @@ impl Land {
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
                     self.take(chunk, partition, &mut batch);
                     due.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if batch.rows.len() + batch.dead.len() >= self.config.max_batch_rows
+                    if batch.rows.len() + batch.dead.len() + batch.doubtful.len() >= self.config.max_batch_rows
                         || batch.rows.bytes() + batch.dead.bytes() >= self.config.max_batch_bytes
                     {
                         if let Err(stop) = self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
@@ -284,7 +287,7 @@ impl Land {
             batch.records += 1;
             batch.newest_ms = batch.newest_ms.max(record.ingest_ms);
             partition.taken = Some(offset);
-            match EventView::decode(&record.value) {
+            match (self.config.decode)(&record.value) {
                 Ok(event) => self.take_event(&event, record, partition, batch),
                 Err(error) => self.give_up(error.reason(), &error.to_string(), record, partition, batch),
             }
@@ -302,6 +305,16 @@ impl Land {
                 batch.rows.push_view(event, partition.number, record.offset.as_i64(), record.ingest_ms);
                 if sight.opened_gap {
                     tracing::warn!(game_id = %event.game_id, seq = event.seq, "a gap in seq opened");
+                }
+            }
+            Added::Repeat if sight.assumed => {
+                let key = (event.game_id.clone().into_owned(), event.seq);
+                match batch.doubtful.entry(key) {
+                    // The first one counts, as everywhere.
+                    Entry::Occupied(_) => batch.duplicates += 1,
+                    Entry::Vacant(place) => {
+                        place.insert((partition.number, record.clone()));
+                    }
                 }
             }
             Added::Repeat => batch.duplicates += 1,
@@ -357,6 +370,17 @@ impl Land {
             self.stats.dead.fetch_add(n_dead, Relaxed);
             metrics::counter!(LAND_DEAD).increment(n_dead);
         }
+        if !batch.doubtful.is_empty() {
+            let known = persist(&self.stats.status, cancel, backoff, || self.known(&batch.doubtful)).await?;
+            for (key, (partition, record)) in std::mem::take(&mut batch.doubtful) {
+                if known.contains(&key) {
+                    batch.duplicates += 1;
+                    continue;
+                }
+                let event = (self.config.decode)(&record.value).expect("it was decoded when it was taken");
+                batch.rows.push_view(&event, partition, record.offset.as_i64(), record.ingest_ms);
+            }
+        }
         let rows = batch.rows.finish();
         let advances: Vec<_> = partitions
             .values()
@@ -369,6 +393,34 @@ impl Land {
         self.stats.gaps.store(open_gaps(partitions), Relaxed);
         self.account(&rows, batch, commit.version);
         Ok(())
+    }
+
+    /// Which of the doubtful events the table holds. They come late, or a second time, so this is rare.
+    async fn known(
+        &self,
+        doubtful: &BTreeMap<(String, u64), (u32, StoredRecord)>,
+    ) -> Result<HashSet<(String, u64)>, flywheel_lake::LakeError> {
+        let mut options = ScanOptions::columns(["game_id", "seq"]);
+        let seqs = || doubtful.keys().map(|(_, seq)| i64::try_from(*seq).unwrap_or(i64::MAX));
+        if let (Some(low), Some(high)) = (seqs().min(), seqs().max()) {
+            options.ranges.push(Range { column: "seq".to_owned(), low, high });
+        }
+        let games: HashSet<&str> = doubtful.keys().map(|(game_id, _)| game_id.as_str()).collect();
+        let mut known = HashSet::new();
+        let mut batches = self.events.scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (game_id, seq) = (column("game_id").as_string::<i32>(), column("seq").as_primitive::<Int64Type>());
+            for row in 0..batch.num_rows() {
+                if games.contains(game_id.value(row)) {
+                    let key = (game_id.value(row).to_owned(), seq.value(row) as u64);
+                    if doubtful.contains_key(&key) {
+                        known.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(known)
     }
 
     fn account(&self, rows: &RecordBatch, batch: &mut Batch, version: u64) {

@@ -34,7 +34,7 @@ pub use game::{Closing, is_terminal};
 pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
 pub use seen::{Added, Seen, SeqSet};
-pub use status::{FlowState, FlowStatus};
+pub use status::{Away, FlowState, FlowStatus};
 pub use tokio_util::sync::CancellationToken;
 
 /// Flows run as tasks of their own.

@@ -38,6 +38,7 @@ pub use page::page_is_stub;
 pub use problem::Problem;
 pub use router::{ControlConfig, router, serve};
 pub use status::{
-    Candidate, Champion, Decisions, LoopStatus, ModelInfo, OpponentScore, Stage, StageState, StageStatus, Verdict,
+    Candidate, Champion, Decisions, Degraded, Lack, LoopStatus, ModelInfo, OpponentScore, Stage, StageState,
+    StageStatus, Verdict,
 };
 pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback};

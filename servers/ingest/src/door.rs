@@ -53,6 +53,9 @@ pub struct Gap {
 
 type Game = (System, GameId);
 
+/// Space does not come back within a second: what `Retry-After` says, at least, while the volume is nearly full.
+const FULL_RETRY_S: u64 = 10;
+
 /// What goes to one partition.
 #[derive(Default)]
 struct Lane {
@@ -229,6 +232,10 @@ impl Door {
     }
 
     fn failure(&self, error: &LogError) -> Problem {
+        if error.kind() == LogErrorKind::Full {
+            let retry_after_s = self.config.retry_after_s.max(FULL_RETRY_S);
+            return Problem::unavailable(retry_after_s, "disk_full", format!("the log did not take them: {error}"));
+        }
         tracing::warn!(%error, "the log did not take events");
         Problem::unavailable(self.config.retry_after_s, "log_away", format!("the log did not take them: {error}"))
     }

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, bail};
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
-use flywheel_log::EventLog;
+use flywheel_log::{EventLog, Reserve, Reserved};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
@@ -127,13 +127,25 @@ impl Backends {
     /// # Errors
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
+        Self::open_within(urls, None).await
+    }
+
+    /// As [`Backends::open`]; the log takes nothing while the reserve is shut, from whatever process.
+    ///
+    /// # Errors
+    /// As [`Backends::open`].
+    pub async fn open_within(urls: &BackendUrls, reserve: Option<Arc<Reserve>>) -> anyhow::Result<(Self, LogOwner)> {
         if let Some(log) = log_of_a_server(&urls.log).await? {
             let servers = if urls.log.starts_with("kafka:") { "kafka" } else { "redis" };
             urls.claim_store(servers).await?;
+            let log = match reserve {
+                Some(reserve) => Reserved::new(log, reserve),
+                None => log,
+            };
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
-        let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
+        let log = EmbeddedLog::open(&folder, EmbeddedConfig { reserve, ..EmbeddedConfig::default() })
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
         if !urls.store.is_local() {
             urls.claim_store(&claim::log_id(&folder)?).await?;

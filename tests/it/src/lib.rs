@@ -10,6 +10,6 @@ mod journal;
 mod looping;
 
 pub use command::{Finished, command, flywheel, flywheel_reads, program, python, requires};
-pub use http::get;
+pub use http::{get, post};
 pub use journal::{Promises, promises};
 pub use looping::{Loop, Scratch, signal, wait_for};

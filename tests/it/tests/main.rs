@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod commands;
+mod dead_letters;
+mod degraded;
 mod doors;
 mod kill_loop;
 mod restart;

@@ -10,9 +10,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use flywheel_control::{
-    AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame, GameInfo,
-    GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore,
-    Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
+    AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, Degraded, FrameMaker, GameFrame,
+    GameInfo, GameWatch, History, HistoryKeeper, Lack, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
+    OpponentScore, Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
 };
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -91,6 +91,7 @@ impl LoopView for FakeLoop {
             scores: vec![OpponentScore { opponent: "hunter".into(), games: 40, score: 0.625 }],
             rating: None,
         });
+        status.degraded.push(Degraded::new(Lack::Store, 31_000, "putting `x`: <b>refused</b>"));
         status.count("events_acknowledged", 12.0);
         status
     }
@@ -551,6 +552,9 @@ async fn metrics_have_every_stage_and_buckets_for_every_histogram() {
         assert!(text.contains(&format!(r#"flywheel_stage_state{{stage="{stage}",state="#)), "{stage}\n{text}");
     }
     assert!(text.contains(r#"flywheel_stage_state{stage="play",state="running"} 1"#));
+    for (what, on) in [("store", 1), ("log", 0), ("catalog", 0), ("disk", 0)] {
+        assert!(text.contains(&format!("flywheel_loop_degraded{{what=\"{what}\"}} {on}")), "{what}\n{text}");
+    }
     assert!(text.contains(r#"flywheel_decision_seconds_bucket{le="0.00025"} 1"#), "{text}");
     assert!(text.contains(r#"flywheel_sink_rows_bucket{le="1024"} 1"#));
     assert!(!text.contains("quantile="), "a histogram without buckets");

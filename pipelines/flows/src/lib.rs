@@ -21,10 +21,12 @@ mod game;
 mod histogram;
 mod land;
 pub mod metrics;
+mod owned;
 mod partition;
 mod read;
 mod retry;
 mod seen;
+pub mod sharing;
 mod status;
 
 pub use assemble::{Assemble, AssembleStats, app_id as assemble_app_id, low_app_id as assemble_low_app_id};
@@ -33,7 +35,9 @@ pub use error::FlowError;
 pub use game::{Closing, is_terminal};
 pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
+pub use owned::OwnedStats;
 pub use seen::{Added, Seen, SeqSet};
+pub use sharing::Sharing;
 pub use status::{FlowState, FlowStatus};
 pub use tokio_util::sync::CancellationToken;
 

@@ -35,6 +35,7 @@ mod compact;
 mod config;
 mod encode;
 mod error;
+mod fence;
 mod file;
 mod history;
 mod lake;

@@ -127,6 +127,11 @@ pub struct StreamConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub keep: Duration,
+    /// On Redis and Kafka processes share the partitions (`flywheel up`, `land`, `assemble`). One that was not heard of
+    /// for so long is dead, and the others take its partitions over.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
+    pub lease: Duration,
 }
 
 impl Default for StreamConfig {
@@ -138,6 +143,7 @@ impl Default for StreamConfig {
             queue_bytes: 64 << 20,
             spill_bytes: 4 << 30,
             keep: Duration::from_secs(3600),
+            lease: Duration::from_secs(10),
         }
     }
 }
@@ -293,6 +299,9 @@ impl Config {
         }
         if self.stream.partitions == 0 || self.stream.partitions > 256 {
             problems.push(format!("stream.partitions is {}; it must lie in 1..=256", self.stream.partitions));
+        }
+        if !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&self.stream.lease) {
+            problems.push(format!("stream.lease is {:?}; it must lie in 500ms..=5m", self.stream.lease));
         }
         if !(0.0..=1.0).contains(&self.agent.epsilon) {
             problems.push(format!("agent.epsilon is {}; it must lie in 0..=1", self.agent.epsilon));

@@ -59,6 +59,8 @@ pub struct Parts {
     pub run: RunId,
     pub trainer: Arc<Mutex<TrainerState>>,
     pub history: HistoryKeeper,
+    /// Else other processes land and assemble.
+    pub lands: bool,
 }
 
 /// One look at every part.

@@ -93,6 +93,10 @@ pub struct Place {
 impl Place {
     pub async fn open(global: &Global, args: &ShareArgs, flow: &'static str) -> Result<Self, Failure> {
         let config = Config::load(global)?;
+        if args.metrics.is_some() {
+            // Before anything is made that describes its own.
+            install_metrics()?;
+        }
         let urls = urls(&config);
         if !urls.has_servers() {
             return Err(Failure::msg(

@@ -32,7 +32,11 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
                 tracing::warn!(%error, "cannot tell who lands");
                 Vec::new()
             });
-            let data = DataDir::open(&config.data)?;
+            let data = match DataDir::open(&config.data) {
+                // With tables in a bucket there need not be one.
+                Err(_) if !owners.is_empty() => return show_owners(global, &owners),
+                opened => opened?,
+            };
             let url = match data.running() {
                 Some(running) => running.url,
                 None if owners.is_empty() => return Err(not_running(&data)),

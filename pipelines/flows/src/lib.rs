@@ -10,6 +10,9 @@
 //! reason and bytes; a repeat of `(game_id, seq)` is dropped and counted; a gap in `seq` is counted by `Land` and
 //! marks the game's episodes `incomplete` in `Assemble`, which keeps its transitions out.
 //!
+//! Several processes on one log share its partitions ([`sharing`]): by lease, so that a dead one's move on, and by
+//! fence, so that one that only seemed dead can commit nothing.
+//!
 //! When the store or the log is away, the job waits with growing pauses and its [`FlowStatus`] says why. Memory is
 //! bounded by the configured batch, plus one small entry for each recent game, plus (for `Assemble`) the
 //! transitions of open games.

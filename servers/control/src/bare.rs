@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::healthz;
 use crate::{Problem, guard, metrics};
 
-#[derive(Debug)]
 struct Bare {
     metrics: PrometheusHandle,
     stop: CancellationToken,

@@ -48,7 +48,7 @@ struct Lander {
 impl Lander {
     fn start(program: &Path, scratch: &Scratch, name: &str, arguments: &[&str]) -> Self {
         let log = scratch.path().join(format!("{name}.log"));
-        let child = command(program, &scratch.data(), &[&["land"], arguments].concat())
+        let child = command(program, &scratch.data(), &[&["land"][..], arguments].concat())
             .env("FLYWHEEL_LOG", "info,sqlx=warn,buoyant_kernel=off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -102,7 +102,7 @@ fn produce(mut to: Appender, stop: &AtomicBool, total: &AtomicU64) -> u64 {
         to.append(&entries);
         seq += 1;
         total.fetch_add(u64::from(GAMES), Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(50));
     }
     seq
 }
@@ -202,8 +202,6 @@ fn landers_that_are_killed_and_stopped_past_their_lease_lose_and_double_nothing(
     for (game, found) in &rows {
         assert!(found.iter().copied().eq(0..seqs), "{game}: {seqs} were acknowledged, {} rows are there", found.len());
     }
-    let audit = flywheel(&program, &scratch.data(), &["audit", "--json"]);
-    assert!([Some(0), Some(75)].contains(&audit.code), "{audit:?}");
     assert_eq!(held(&owners(&program, &scratch), "land/fw.tank.events"), Vec::<u32>::new(), "all have let go");
 
     let said: Vec<Value> = logs.iter().flat_map(|log| lines(log)).collect();
@@ -234,7 +232,7 @@ fn a_loop_and_a_lander_beside_it_share_the_partitions_and_the_books_balance() {
     let scratch = Scratch::new("beside");
     let Some(redis) = Redis::start(scratch.path()) else { return };
     configure(&scratch, &redis, 4);
-    let mut up = Loop::start(&program, &scratch, "up", &["--sessions", "2", "--farm", "0"]);
+    let mut up = Loop::start(&program, &scratch, "up", &["--sessions", "8", "--farm", "0"]);
     let url = up.ready();
     let all: Vec<u32> = (0..4).collect();
     let pinned = Lander::start(&program, &scratch, "pinned", &["--partitions", "1,3", "--metrics", "127.0.0.1:0"]);
@@ -273,7 +271,7 @@ fn a_loop_and_a_lander_beside_it_share_the_partitions_and_the_books_balance() {
     assert!(up.terminate().success());
 
     // A loop that leaves landing to others, and the others.
-    let mut up = Loop::start(&program, &scratch, "no-land", &["--sessions", "2", "--farm", "0", "--no-land"]);
+    let mut up = Loop::start(&program, &scratch, "no-land", &["--sessions", "4", "--farm", "0", "--no-land"]);
     up.ready();
     let lander = Lander::start(&program, &scratch, "all", &[]);
     wait_for("the lander to have all", || (held(&owners(&program, &scratch), group) == all).then_some(()));

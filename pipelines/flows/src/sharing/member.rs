@@ -181,7 +181,13 @@ impl Keeper {
                 self.said = Some(offset);
                 return Some(offset);
             }
-            Ok(Err(error)) => tracing::warn!(group = self.group, %error, "the log does not take a sign of life"),
+            Ok(Err(error)) => {
+                tracing::warn!(group = self.group, %error, "the log does not take a sign of life");
+                if error.kind() == LogErrorKind::NotFound {
+                    // The log has lost the topic: it is made again, and everybody is heard of anew.
+                    self.said = None;
+                }
+            }
             Err(_) => tracing::warn!(group = self.group, "the log does not answer a sign of life in time"),
         }
         None

@@ -282,7 +282,7 @@ async fn a_dead_ones_partitions_move_and_its_fence_is_worth_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn assemblers_that_come_and_go_leave_the_rows_of_one_that_stayed() {
     let log = log().await;
-    let assemble = |lake: &Lake, member: &str| {
+    let assemble = |lake: &Lake, member: Option<&str>| {
         let config = AssembleConfig {
             linger: Duration::from_millis(5),
             position_interval: Duration::from_millis(20),
@@ -291,15 +291,18 @@ async fn assemblers_that_come_and_go_leave_the_rows_of_one_that_stayed() {
         };
         let seen = Seen::of(&log);
         let made = Assemble::new(Arc::clone(&seen) as Arc<dyn EventLog>, lake.clone(), toy::experience, config);
-        let made = made.shared(sharing(member, None));
+        let made = match member {
+            Some(member) => made.shared(sharing(member, None)),
+            None => made,
+        };
         let (stats, stop) = (made.stats(), CancellationToken::new());
         let told = stop.clone();
         let task = tokio::spawn(async move { made.run(told).await.unwrap() });
         (seen, stats, stop, task)
     };
     let (shared, alone) = (lake_on(&memory()), lake_on(&memory()));
-    let (zombie, zombies, _, dead) = assemble(&shared, "a");
-    let (_, others, stop, going) = assemble(&shared, "b");
+    let (zombie, zombies, _, dead) = assemble(&shared, Some("a"));
+    let (_, others, stop, going) = assemble(&shared, Some("b"));
     let n = |stats: &flywheel_flows::AssembleStats| stats.owned.partitions.load(Relaxed);
     until(async || (n(&zombies), n(&others)) == (4, 4)).await;
     // Every game is open while the partitions move.
@@ -308,13 +311,13 @@ async fn assemblers_that_come_and_go_leave_the_rows_of_one_that_stayed() {
     until(async || n(&others) == 8).await;
     end(&log, 30, 7).await;
     until(async || zombies.owned.fenced.load(Relaxed) > 0).await;
-    let (_, third, stop_third, staying) = assemble(&shared, "c");
+    let (_, third, stop_third, staying) = assemble(&shared, Some("c"));
     until(async || n(&third) == 4).await;
     stop.cancel();
     going.await.unwrap();
     dead.abort();
 
-    let (_, _, stop_alone, quiet) = assemble(&alone, "alone");
+    let (_, _, stop_alone, quiet) = assemble(&alone, None);
     for lake in [&shared, &alone] {
         until(async || episode_rows(lake).await.len() == 30).await;
         for partition in 0..PARTITIONS {

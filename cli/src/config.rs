@@ -133,6 +133,11 @@ pub struct StreamConfig {
     pub reserve_share: f64,
     /// The same in bytes, where that is more. With less free, the loop does not start.
     pub reserve_bytes: u64,
+    /// On Redis and Kafka processes share the partitions (`flywheel up`, `land`, `assemble`). One that was not heard of
+    /// for so long is dead, and the others take its partitions over.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
+    pub lease: Duration,
 }
 
 impl Default for StreamConfig {
@@ -146,6 +151,7 @@ impl Default for StreamConfig {
             keep: Duration::from_secs(3600),
             reserve_share: 0.05,
             reserve_bytes: 512 << 20,
+            lease: Duration::from_secs(10),
         }
     }
 }
@@ -304,6 +310,9 @@ impl Config {
         }
         if !(0.0..=0.9).contains(&self.stream.reserve_share) {
             problems.push(format!("stream.reserve_share is {}; it must lie in 0..=0.9", self.stream.reserve_share));
+        }
+        if !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&self.stream.lease) {
+            problems.push(format!("stream.lease is {:?}; it must lie in 500ms..=5m", self.stream.lease));
         }
         if !(0.0..=1.0).contains(&self.agent.epsilon) {
             problems.push(format!("agent.epsilon is {}; it must lie in 0..=1", self.agent.epsilon));

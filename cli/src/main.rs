@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod exit;
 mod output;
+mod sharing;
 mod systems;
 mod up;
 
@@ -66,6 +67,10 @@ pub struct Global {
 enum Command {
     /// Run the whole loop: play, stream, land, learn, judge, swap
     Up(commands::up::Args),
+    /// Put events of the log into the tables, sharing the partitions with other processes
+    Land(commands::land::Args),
+    /// Turn games of the log into transitions and episodes, sharing the partitions with other processes
+    Assemble(commands::assemble::Args),
     /// Say how the running loop is doing
     Status(commands::status::Args),
     /// Look into the event log
@@ -148,6 +153,8 @@ fn main() -> ExitCode {
 async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => commands::up::run(global, args).await,
+        Command::Land(args) => commands::land::run(global, args).await,
+        Command::Assemble(args) => commands::assemble::run(global, args).await,
         Command::Status(args) => commands::status::run(global, args).await,
         Command::Log(command) => commands::log::run(global, command).await,
         Command::Emit(args) => commands::emit::run(global, args).await,

@@ -1,5 +1,6 @@
 //! One module a verb: its arguments and its `run`.
 
+pub mod assemble;
 pub mod audit;
 pub mod bench;
 pub mod completions;
@@ -8,6 +9,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod emit;
 pub mod judge;
+pub mod land;
 pub mod log;
 pub mod model;
 pub mod run;

@@ -38,6 +38,8 @@ pub struct Options {
     pub ack_journal: Option<PathBuf>,
     pub quiet: bool,
     pub json: bool,
+    /// This process lands and assembles too; where the log is shared, beside others.
+    pub lands: bool,
 }
 
 /// Where this machine finds a page that listens on `page`: "every address" is none.

@@ -43,6 +43,7 @@ use crate::{
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
+    sharing::sharing,
     systems::{TankArena, check_store, experience, urls},
 };
 
@@ -135,19 +136,21 @@ pub async fn start(
 
     // Land.
     let mut flows = JoinSet::new();
-    let land = Arc::new(Land::new(
-        Arc::clone(&backends.log),
-        backends.lake.clone(),
-        LandConfig::new(topic.clone(), partitions),
-    ));
-    let assemble = Arc::new(Assemble::new(
+    let mut land =
+        Land::new(Arc::clone(&backends.log), backends.lake.clone(), LandConfig::new(topic.clone(), partitions));
+    let mut assemble = Assemble::new(
         Arc::clone(&backends.log),
         backends.lake.clone(),
         experience,
         AssembleConfig::new(topic.clone(), partitions),
-    ));
+    );
+    if urls(config).has_servers() {
+        // Others may land beside this loop.
+        let sharing = sharing(config, None);
+        (land, assemble) = (land.shared(sharing.clone()), assemble.shared(sharing));
+    }
     let (land_stats, assemble_stats) = (land.stats(), assemble.stats());
-    {
+    if options.lands {
         let (stop, failing) = (stops.flows.clone(), fail.clone());
         flows.spawn(async move {
             if let Err(error) = land.run(stop).await {
@@ -160,6 +163,8 @@ pub async fn start(
                 fail.send_replace(Some(format!("assembling games: {error}")));
             }
         });
+    }
+    {
         let maintain = Maintain::new(
             backends.lake.clone(),
             MaintainConfig {
@@ -350,6 +355,7 @@ pub async fn start(
         trainer: trainer_state,
         history,
         reserve,
+        lands: options.lands,
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;

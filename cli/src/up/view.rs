@@ -66,6 +66,8 @@ pub struct Parts {
     pub history: HistoryKeeper,
     /// What new events may not take of the disks.
     pub reserve: Option<Arc<Reserve>>,
+    /// Else other processes land and assemble.
+    pub lands: bool,
 }
 
 /// One look at every part.

@@ -10,6 +10,9 @@
 //! reason and bytes; a repeat of `(game_id, seq)` is dropped and counted; a gap in `seq` is counted by `Land` and
 //! marks the game's episodes `incomplete` in `Assemble`, which keeps its transitions out.
 //!
+//! Several processes on one log share its partitions ([`sharing`]): by lease, so that a dead one's move on, and by
+//! fence, so that one that only seemed dead can commit nothing.
+//!
 //! When the store or the log is away, the job waits with growing pauses and its [`FlowStatus`] says why. Memory is
 //! bounded by the configured batch, plus one small entry for each recent game, plus (for `Assemble`) the
 //! transitions of open games.
@@ -21,10 +24,12 @@ mod game;
 mod histogram;
 mod land;
 pub mod metrics;
+mod owned;
 mod partition;
 mod read;
 mod retry;
 mod seen;
+pub mod sharing;
 mod status;
 
 pub use assemble::{Assemble, AssembleStats, app_id as assemble_app_id, low_app_id as assemble_low_app_id};
@@ -33,7 +38,9 @@ pub use error::FlowError;
 pub use game::{Closing, is_terminal};
 pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
+pub use owned::OwnedStats;
 pub use seen::{Added, Seen, SeqSet};
+pub use sharing::Sharing;
 pub use status::{Away, FlowState, FlowStatus};
 pub use tokio_util::sync::CancellationToken;
 

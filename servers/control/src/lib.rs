@@ -19,6 +19,7 @@
 //! ```
 
 mod api;
+mod bare;
 mod games;
 mod guard;
 mod history;
@@ -30,6 +31,7 @@ mod router;
 mod status;
 mod view;
 
+pub use bare::metrics_router;
 pub use games::{FrameError, FrameMaker, GameFrame, GameInfo, GameWatch, Tiles};
 pub use history::{History, HistoryKeeper, LatencyPoint, LossPoint, ScorePoint, ScoreSource, SwapPoint};
 pub use metrics::{describe_metrics, install_metrics, record_status};

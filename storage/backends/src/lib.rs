@@ -63,6 +63,37 @@ impl BackendUrls {
         }
     }
 
+    /// Whether the log has servers of its own, so that processes on several machines can share it.
+    pub fn has_servers(&self) -> bool {
+        ["redis:", "rediss:", "kafka:"].iter().any(|scheme| self.log.starts_with(scheme))
+    }
+
+    /// The log, where [`BackendUrls::has_servers`] says that it can be shared.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or is a log of one process.
+    pub async fn open_shared_log(&self) -> anyhow::Result<Arc<dyn EventLog>> {
+        match log_of_a_server(&self.log).await? {
+            Some(log) => Ok(log),
+            None => bail!("`{}` is the log of one process and cannot be shared", without_credentials(&self.log)),
+        }
+    }
+
+    /// Log and tables for one of several processes that write tables from a log with servers of its own.
+    ///
+    /// # Errors
+    /// As [`BackendUrls::open_shared_log`], and if the tables cannot be opened or belong to another log.
+    pub async fn open_shared(&self) -> anyhow::Result<(Arc<dyn EventLog>, Lake)> {
+        let log = self.open_shared_log().await?;
+        self.claim_store(self.servers()).await?;
+        Ok((log, self.open_lake().await?))
+    }
+
+    /// What a bucket calls a log on servers.
+    fn servers(&self) -> &'static str {
+        if self.log.starts_with("kafka:") { "kafka" } else { "redis" }
+    }
+
     /// Tables in a bucket are written from one log only.
     async fn claim_store(&self, log: &str) -> anyhow::Result<()> {
         match self.store.bucket()? {
@@ -136,8 +167,7 @@ impl Backends {
     /// As [`Backends::open`].
     pub async fn open_within(urls: &BackendUrls, reserve: Option<Arc<Reserve>>) -> anyhow::Result<(Self, LogOwner)> {
         if let Some(log) = log_of_a_server(&urls.log).await? {
-            let servers = if urls.log.starts_with("kafka:") { "kafka" } else { "redis" };
-            urls.claim_store(servers).await?;
+            urls.claim_store(urls.servers()).await?;
             let log = match reserve {
                 Some(reserve) => Reserved::new(log, reserve),
                 None => log,

@@ -7,5 +7,6 @@ mod degraded;
 mod doors;
 mod kill_loop;
 mod restart;
+mod scale_out;
 mod watched;
 mod whole_loop;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use flywheel_control::{
     AliasInfo, AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame,
     GameInfo, GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
-    OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles, Verdict,
+    OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles, Verdict, Weights,
     install_metrics, router, serve,
 };
 use serde_json::{Value, json};
@@ -338,6 +338,11 @@ impl LoopView for DemoLoop {
             reason: card.verdict_line.clone(),
             card,
         })
+    }
+
+    async fn weights(&self, _: &str, _: u64) -> Result<Weights, ControlError> {
+        let message = "the versions of the demo are made up";
+        Err(ControlError::new(ControlErrorKind::NotFound, "reading weights", message))
     }
 
     async fn promote(&self, _base_key: &str, _request: Promote) -> Result<AliasMove, ControlError> {

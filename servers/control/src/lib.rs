@@ -40,4 +40,4 @@ pub use router::{ControlConfig, router, serve};
 pub use status::{
     Candidate, Champion, Decisions, LoopStatus, ModelInfo, OpponentScore, Stage, StageState, StageStatus, Verdict,
 };
-pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback};
+pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback, Weights};

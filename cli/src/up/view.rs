@@ -13,7 +13,7 @@ use flywheel_catalog::{CatalogError, Lease, Run, RunId};
 use flywheel_control::{
     AliasInfo, AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper,
     LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint,
-    ScoreSource, SwapPoint, Tiles, Verdict,
+    ScoreSource, SwapPoint, Tiles, Verdict, Weights,
 };
 use flywheel_events::{BaseKey, ModelRef, ModelVersion};
 use flywheel_flows::{AssembleStats, LandStats};
@@ -482,6 +482,14 @@ impl LoopView for View {
             reason: state.reason,
             card: model_info(&self.parts.judge.state(), &ratings, &aliases, card),
         })
+    }
+
+    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError> {
+        const OPERATION: &str = "reading weights";
+        let model = ModelRef::new(parse_base(base_key, OPERATION)?, ModelVersion(version));
+        let read = self.parts.backends.registry.weights(&model).await;
+        let (card, bytes) = read.map_err(|error| control_error(OPERATION, error))?;
+        Ok(Weights { sha256: card.sha256, bytes })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {

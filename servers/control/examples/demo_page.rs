@@ -15,7 +15,7 @@ use flywheel_control::{
     AliasInfo, AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, Degraded, FrameMaker,
     GameFrame, GameInfo, GameWatch, History, HistoryKeeper, Lack, LatencyPoint, LoopStatus, LoopView, LossPoint,
     ModelInfo, OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles,
-    Verdict, install_metrics, router, serve,
+    Verdict, Weights, install_metrics, router, serve,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -342,6 +342,11 @@ impl LoopView for DemoLoop {
             reason: card.verdict_line.clone(),
             card,
         })
+    }
+
+    async fn weights(&self, _: &str, _: u64) -> Result<Weights, ControlError> {
+        let message = "the versions of the demo are made up";
+        Err(ControlError::new(ControlErrorKind::NotFound, "reading weights", message))
     }
 
     async fn promote(&self, _base_key: &str, _request: Promote) -> Result<AliasMove, ControlError> {

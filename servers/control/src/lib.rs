@@ -43,4 +43,4 @@ pub use status::{
     Candidate, Champion, Decisions, Degraded, Lack, LoopStatus, ModelInfo, OpponentScore, Stage, StageState,
     StageStatus, Verdict,
 };
-pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback};
+pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback, Weights};

@@ -193,6 +193,16 @@ impl Registry {
         Ok((card, network))
     }
 
+    /// Card and weight file of a version, its hash checked, to be handed on as it is.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Corrupt` with what is wrong.
+    pub async fn weights(&self, model: &ModelRef) -> Result<(Card, Bytes), RegistryError> {
+        let card = self.card(model).await?;
+        let bytes = self.read_blob("reading the weights of", &card.sha256).await?;
+        Ok((card, bytes))
+    }
+
     /// # Errors
     /// `NotFound` if there is no such version.
     pub async fn card(&self, model: &ModelRef) -> Result<Card, RegistryError> {

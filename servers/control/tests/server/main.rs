@@ -12,7 +12,8 @@ use axum::routing::post;
 use flywheel_control::{
     AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, Degraded, FrameMaker, GameFrame,
     GameInfo, GameWatch, History, HistoryKeeper, Lack, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
-    OpponentScore, Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
+    OpponentScore, Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, Weights, install_metrics, router,
+    serve,
 };
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -134,6 +135,14 @@ impl LoopView for FakeLoop {
         let card = ModelInfo { version, ..self.models().await?.remove(0) };
         let (name, alias) = (format!("{base_key}@{version}"), alias.to_owned());
         Ok(AliasInfo { name, alias, revision, moved_at_ms: 5, reason: "better".to_owned(), card })
+    }
+
+    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError> {
+        if (base_key, version) != ("tank-ai-dqn", 3) {
+            return Err(ControlError::new(ControlErrorKind::NotFound, "reading weights", "there is no such version"));
+        }
+        // More than the buffers of a connection take.
+        Ok(Weights { sha256: "00".into(), bytes: Bytes::from(vec![7; 32 << 20]) })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {

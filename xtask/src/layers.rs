@@ -79,6 +79,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "flywheel-train",
             "flywheel-cli",
             "flywheel-benches",
+            "flywheel-torture",
         ],
     ),
 ];

@@ -5,5 +5,6 @@ mod commands;
 mod doors;
 mod kill_loop;
 mod restart;
+mod torture;
 mod watched;
 mod whole_loop;

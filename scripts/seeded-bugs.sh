@@ -67,8 +67,10 @@ sober() {
     "$work/flywheel" --quiet torture --rate 6000 --folder "$work/none" "$@" || die "this must pass; see $work/none"
     rm -rf "$work/none"
 }
-sober --kills 10
-sober --kills 0 --cuts 10
+[ -n "$only" ] || {
+    sober --kills 10
+    sober --kills 0 --cuts 10
+}
 
 by_torture ack-before-write --kills 20
 by_torture ack-before-append --kills 20

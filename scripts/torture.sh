@@ -19,6 +19,7 @@ torture() {
 }
 
 torture embedded-kills --kills "$KILLS" "$@"
+torture embedded-faults --kills "$KILLS" --faults "$@"
 torture embedded-cuts --kills 0 --cuts "$CUTS" "$@"
 if have redis-server; then
     torture redis-kills --log redis --kills "$KILLS" "$@"

@@ -17,9 +17,11 @@ use crate::{
 const SHIM: &str = "libflywheel_powercut.so";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  flywheel torture --kills 20\n  flywheel torture --kills 0 --cuts 50 --report r.json\n  \
+#[command(
+    after_help = "Examples:\n  flywheel torture --kills 20\n  flywheel torture --kills 0 --cuts 50 --report r.json\n  \
                         flywheel torture --log redis --cuts 5\n  flywheel torture --log redis:everysec --kills 0 --cuts 5    \
-                        loses events, as it must")]
+                        loses events, as it must"
+)]
 pub struct Args {
     /// Times that the process is ended with kill -9
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -27,6 +29,9 @@ pub struct Args {
     /// Times that the power is cut: kill -9, and what was not synced is taken back
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     cuts: u32,
+    /// Log and store also refuse 5 % of what they are asked, forget to answer 5 %, and are slow
+    #[arg(long)]
+    faults: bool,
     /// Events a second of all producers together, at most
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
@@ -62,7 +67,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u128() as u64 >> 16);
     let folder = args.folder.clone();
     let kept = folder.is_some();
-    let folder = folder.unwrap_or_else(|| std::env::temp_dir().join(format!("flywheel-torture-{}", uuid::Uuid::new_v4())));
+    let folder =
+        folder.unwrap_or_else(|| std::env::temp_dir().join(format!("flywheel-torture-{}", uuid::Uuid::new_v4())));
     if folder.exists() {
         return Err(Failure::msg(Code::Conflict, format!("`{}` is there already", folder.display()))
             .hint("name a folder that is not; torture makes it"));
@@ -111,6 +117,7 @@ fn plan(args: &Args, seed: u64, folder: PathBuf) -> Result<Plan, Failure> {
         kills: args.kills,
         cuts: args.cuts,
         shim: (args.cuts > 0).then_some(shim),
+        faults: args.faults,
         seed,
         rate: args.rate,
         producers: args.producers,
@@ -157,11 +164,15 @@ pub struct ServeArgs {
     /// Partitions of the topic
     #[arg(long, value_name = "N")]
     partitions: u32,
+    /// Seed of faults of log and store
+    #[arg(long, value_name = "SEED")]
+    faults: Option<u64>,
 }
 
 pub async fn serve(global: &Global, args: ServeArgs) -> Result<(), Failure> {
     let Some(data) = global.data.clone() else {
         return Err(Failure::msg(Code::Usage, "a data folder must be named with --data DIR"));
     };
-    Ok(flywheel_torture::serve(Served { data, log: args.log, partitions: args.partitions }).await?)
+    Ok(flywheel_torture::serve(Served { data, log: args.log, partitions: args.partitions, faults: args.faults })
+        .await?)
 }

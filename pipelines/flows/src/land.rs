@@ -299,7 +299,9 @@ impl Land {
         let sight = partition.seen.see(&event.game_id, event.seq, record.ingest_ms);
         #[cfg(flywheel_bug)]
         let sight = match sight.added {
-            Added::Repeat if crate::seeded_bug("repeats-are-landed") => crate::seen::Sight { added: Added::New, ..sight },
+            Added::Repeat if crate::seeded_bug("repeats-are-landed") => {
+                crate::seen::Sight { added: Added::New, ..sight }
+            }
             _ => sight,
         };
         match sight.added {

@@ -18,6 +18,15 @@ fn torture(program: &Path, scratch: &Scratch, words: &[&str]) -> (Finished, Valu
     (said, report)
 }
 
+#[test]
+fn kills_beside_a_log_and_a_store_that_fail_lose_double_and_disorder_nothing() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("torture-faults");
+    let ended = torture(&program, &scratch, &["--kills", "6", "--faults"]);
+    all_is_well(&ended);
+    assert!(ended.1["refused"].as_u64() > Some(0), "no fault was ever seen: {}", ended.1);
+}
+
 /// Whether the library for power cuts lies beside the program.
 fn can_cut(program: &Path) -> bool {
     let shim = program.with_file_name("libflywheel_powercut.so");

@@ -10,6 +10,9 @@ pub const ROOT: &str = "FLYWHEEL_POWERCUT_ROOT";
 pub const JOURNAL: &str = "FLYWHEEL_POWERCUT_JOURNAL";
 /// Folder, on the same file system and outside of the watched one, that keeps what was unlinked or replaced.
 pub const STASH: &str = "FLYWHEEL_POWERCUT_STASH";
+/// Longest time that a sync takes longer than it would, in microseconds; none if absent. A slow disk is cut more often
+/// between a change and its sync.
+pub const SLOW: &str = "FLYWHEEL_POWERCUT_SLOW_US";
 
 pub const HEADER_BYTES: usize = 40;
 pub const MAGIC: u32 = 0x4657_5043;

@@ -13,6 +13,7 @@ use crate::format::{self, Header, Kind};
 pub struct Watch {
     root: Vec<u8>,
     stash: Vec<u8>,
+    slow_us: u32,
     journal: Mutex<Journal>,
 }
 
@@ -47,12 +48,23 @@ impl Watch {
         if fd < 0 {
             give_up("cannot open the journal of the power cuts");
         }
-        Some(Self { root, stash, journal: Mutex::new(Journal { fd, count: 0, stashed: 0 }) })
+        let slow = variable(format::SLOW).and_then(|text| String::from_utf8(text).ok());
+        let slow_us = slow.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Some(Self { root, stash, slow_us, journal: Mutex::new(Journal { fd, count: 0, stashed: 0 }) })
     }
 
     /// Whether an absolute path lies in the watched folder.
     pub fn holds(&self, path: &[u8]) -> bool {
         path.strip_prefix(&self.root[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
+
+    /// What a slow disk takes for its `n`th sync; each takes another time.
+    pub fn dawdle(&self, n: u64) {
+        if self.slow_us > 0 {
+            let part = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            // SAFETY: sleeps, nothing more.
+            unsafe { libc::usleep(((part * u64::from(self.slow_us)) >> 32) as u32) };
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Journal> {
@@ -74,7 +86,8 @@ impl Watch {
 impl Journal {
     pub fn record(&mut self, kind: Kind, subject: u64, (a, b): (u64, u64), first: &[u8], second: &[u8]) {
         let header =
-            Header { kind: kind as u32, subject, a, b, first: first.len() as u32, second: second.len() as u32 }.encode();
+            Header { kind: kind as u32, subject, a, b, first: first.len() as u32, second: second.len() as u32 }
+                .encode();
         let part = |bytes: &[u8]| iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let parts = [part(&header), part(first), part(second)];
         let all = header.len() + first.len() + second.len();

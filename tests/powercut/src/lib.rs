@@ -8,6 +8,11 @@
 //!
 //! Every real call goes to the kernel directly, never through the C library: that would lead back here.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "a function of the C library's name does what that does with the caller's arguments; each module says so once"
+)]
+
 mod descriptors;
 pub mod format;
 mod journal;

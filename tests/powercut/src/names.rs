@@ -145,9 +145,7 @@ pub unsafe extern "C" fn linkat(
     to: *const c_char,
     flags: c_int,
 ) -> c_int {
-    unsafe {
-        noted(Kind::Link, to_at, to, || libc::syscall(libc::SYS_linkat, from_at, from, to_at, to, flags))
-    }
+    unsafe { noted(Kind::Link, to_at, to, || libc::syscall(libc::SYS_linkat, from_at, from, to_at, to, flags)) }
 }
 
 #[unsafe(no_mangle)]

@@ -14,6 +14,7 @@ fn noted(fd: c_int, call: c_long) -> c_int {
     let sync = || unsafe { libc::syscall(call, fd) } as c_int;
     let Some(watch) = watch().filter(|_| is_watched(fd)) else { return sync() };
     let before = watch.lock().count;
+    watch.dawdle(before);
     let result = sync();
     if result == 0 {
         watch.lock().record(Kind::Sync, inode_and_size(fd).0, (before, 0), &[], &[]);

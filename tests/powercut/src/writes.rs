@@ -80,7 +80,11 @@ pub fn contents(fd: c_int, at: u64, length: u64) -> Vec<u8> {
 unsafe fn total(parts: *const iovec, n: c_int) -> u64 {
     let n = usize::try_from(n).unwrap_or(0);
     // SAFETY: the caller's promise to `writev`.
-    if n == 0 { 0 } else { unsafe { std::slice::from_raw_parts(parts, n) }.iter().map(|part| part.iov_len as u64).sum() }
+    if n == 0 {
+        0
+    } else {
+        unsafe { std::slice::from_raw_parts(parts, n) }.iter().map(|part| part.iov_len as u64).sum()
+    }
 }
 
 // SAFETY of all below: they do what the C library's functions of the same name do, with the caller's arguments.

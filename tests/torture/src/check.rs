@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use arrow::{
-    array::AsArray,
-    datatypes::Int64Type,
-};
+use arrow::{array::AsArray, datatypes::Int64Type};
 use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::Durability;
 use futures::TryStreamExt;

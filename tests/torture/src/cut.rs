@@ -28,6 +28,9 @@ mod format;
 
 pub use undo::Disk;
 
+/// Syncs take up to so much longer, so that many cuts fall between a change and its sync.
+const SLOW_US: u32 = 15_000;
+
 /// What cuts took back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Undone {
@@ -86,6 +89,7 @@ impl Journals {
             .env("LD_PRELOAD", &self.shim)
             .env(format::ROOT, &self.root)
             .env(format::STASH, &self.stash)
+            .env(format::SLOW, SLOW_US.to_string())
             .env(format::JOURNAL, journal);
         Ok(())
     }

@@ -45,6 +45,8 @@ mod tests {
         assert_eq!((event.game_id.as_str(), event.seq), ("torture-7-3", 41));
         let payload = serde_json::to_value(&event).unwrap()["payload"].to_string();
         assert!(is_payload_of(&payload, 7, 3, 41), "{payload}");
-        assert!(!is_payload_of(&payload, 7, 3, 42) && !is_payload_of(&payload, 7, 4, 41) && !is_payload_of("", 7, 3, 41));
+        assert!(
+            !is_payload_of(&payload, 7, 3, 42) && !is_payload_of(&payload, 7, 4, 41) && !is_payload_of("", 7, 3, 41)
+        );
     }
 }

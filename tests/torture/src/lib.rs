@@ -7,6 +7,8 @@
 //! - **out of order**: of one game, an event whose record lies behind one that was sent after it was acknowledged.
 //! - **changed, invented, dead**: rows whose content is not what was sent, that nobody sent, that did not decode.
 //!
+//! With [`Plan::faults`] log and store also refuse, forget to answer and are slow, in every life.
+//!
 //! # How it is set up
 //! The process under test is this very program, started as a child ([`serve`]): the doors of `flywheel-ingest`, a log,
 //! `Land`, compaction and trimming. Producers send duplicates, swapped batches and shuffled events on purpose, drop
@@ -20,6 +22,7 @@
 mod book;
 mod check;
 pub mod cut;
+mod faults;
 mod letter;
 mod node;
 mod plan;

@@ -42,13 +42,20 @@ pub fn bound(command: &mut Command) -> &mut Command {
 }
 
 impl Node {
-    pub fn start(plan: &Plan, data: &Path, log: &str, journals: Option<&mut Journals>) -> anyhow::Result<Self> {
+    /// The `life`th start; faults are other ones in each.
+    pub fn start(
+        plan: &Plan,
+        life: u64,
+        (data, log): (&Path, &str),
+        journals: Option<&mut Journals>,
+    ) -> anyhow::Result<Self> {
         let said_to = plan.folder.join("child.log");
         let mut command = Command::new(&plan.program);
         command
             .args(&plan.arguments)
             .args(["--log", log, "--partitions", &plan.partitions.to_string(), "--data"])
             .arg(data)
+            .args(plan.faults.then(|| format!("--faults={}", plan.seed.wrapping_add(life))))
             .env_remove("FLYWHEEL_CONFIG")
             .current_dir(&plan.folder)
             .stdin(Stdio::piped())
@@ -64,7 +71,8 @@ impl Node {
 
     /// Waits for the doors; their address, and how long it took.
     pub async fn ready(&mut self, patience: Duration) -> anyhow::Result<(String, Duration)> {
-        let line = timeout(patience, self.said.next_line()).await.map_err(|_| self.silent("opened no doors", patience))?;
+        let line =
+            timeout(patience, self.said.next_line()).await.map_err(|_| self.silent("opened no doors", patience))?;
         match line? {
             Some(line) if line.starts_with(READY) => Ok((line[READY.len()..].to_owned(), self.started.elapsed())),
             _ => {
@@ -85,7 +93,8 @@ impl Node {
     pub async fn drain(mut self, patience: Duration) -> anyhow::Result<()> {
         let mut stdin = self.child.stdin.take().expect("it is piped and taken once");
         stdin.write_all(format!("{DRAIN}\n").as_bytes()).await.context("telling the child to drain")?;
-        let line = timeout(patience, self.said.next_line()).await.map_err(|_| self.silent("did not drain", patience))?;
+        let line =
+            timeout(patience, self.said.next_line()).await.map_err(|_| self.silent("did not drain", patience))?;
         let status = self.child.wait().await?;
         if line?.as_deref() != Some(DRAINED) || !status.success() {
             bail!("the process did not land everything ({status}): {}", tail(&self.log));

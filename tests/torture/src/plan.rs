@@ -37,7 +37,9 @@ impl FromStr for LogChoice {
             "redis" | "redis:always" => Ok(Self::Redis(RedisSync::Always)),
             "redis:everysec" => Ok(Self::Redis(RedisSync::EverySecond)),
             url if url.contains("://") => Ok(Self::Url(url.to_owned())),
-            _ => Err(format!("`{text}` is none of embedded, redis, redis:everysec or a URL such as redis://host:port/0")),
+            _ => {
+                Err(format!("`{text}` is none of embedded, redis, redis:everysec or a URL such as redis://host:port/0"))
+            }
         }
     }
 }
@@ -71,6 +73,8 @@ pub struct Plan {
     pub cuts: u32,
     /// `libflywheel_powercut.so`.
     pub shim: Option<PathBuf>,
+    /// Log and store of the child also fail and are slow.
+    pub faults: bool,
     pub seed: u64,
     /// Events a second of all producers together, at most.
     pub rate: u32,
@@ -93,7 +97,9 @@ impl Plan {
             return Err("the power of a log that runs already is not ours to cut".to_owned());
         }
         if self.rate == 0 || self.producers == 0 || self.partitions == 0 || self.life.0 > self.life.1 {
-            return Err("rate, producers and partitions are at least 1, and a life's shortest is not its longest".to_owned());
+            return Err(
+                "rate, producers and partitions are at least 1, and a life's shortest is not its longest".to_owned()
+            );
         }
         Ok(())
     }

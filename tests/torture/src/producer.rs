@@ -69,9 +69,7 @@ struct Ack {
 pub async fn produce(settings: Settings, mut address: Address) -> Book {
     let mut producer = Producer::new(&settings);
     let batch_events = (u64::from(settings.rate) / u64::from(settings.producers) / 20).clamp(1, 500);
-    let pause = Duration::from_secs_f64(
-        batch_events as f64 * f64::from(settings.producers) / f64::from(settings.rate),
-    );
+    let pause = Duration::from_secs_f64(batch_events as f64 * f64::from(settings.producers) / f64::from(settings.rate));
     let mut next = Instant::now() + pause.mul_f64(producer.random.random());
     let mut waiting = VecDeque::new();
     while !settings.finish.is_cancelled() {

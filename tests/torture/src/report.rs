@@ -12,6 +12,8 @@ pub struct Report {
     /// Weakest durability that an acknowledgement named.
     pub durability: String,
     pub seconds: f64,
+    /// Log and store also failed and were slow.
+    pub faults: bool,
     pub kills: u32,
     pub cuts: u32,
     /// From the start of the process until its doors were open.
@@ -45,8 +47,15 @@ impl Report {
         let (v, t) = (&self.verdict, &self.tally);
         let mut lines = vec![
             format!(
-                "{} kills, {} power cuts of {} in {:.0} s, seed {}; up again in {} ms (median), {} ms at most",
-                self.kills, self.cuts, self.log, self.seconds, self.seed, self.restart_p50_ms, self.restart_max_ms
+                "{} kills, {} power cuts of {}{} in {:.0} s, seed {}; up again in {} ms (median), {} ms at most",
+                self.kills,
+                self.cuts,
+                self.log,
+                if self.faults { " with faults" } else { "" },
+                self.seconds,
+                self.seed,
+                self.restart_p50_ms,
+                self.restart_max_ms
             ),
             format!(
                 "{} requests: {} sent again, {} dropped, {} refused; {} duplicates, {} swapped and {} shuffled batches \
@@ -56,10 +65,7 @@ impl Report {
         ];
         if self.cuts > 0 {
             let u = &self.undone;
-            lines.push(format!(
-                "the cuts took back {} bytes of {} files, and {} names",
-                u.bytes, u.files, u.names
-            ));
+            lines.push(format!("the cuts took back {} bytes of {} files, and {} names", u.bytes, u.files, u.names));
         }
         lines.push(format!(
             "{} events acknowledged ({}) in {} games, {} in the table, {} lost ({} of them promised durable), {} doubled, \

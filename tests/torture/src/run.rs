@@ -69,7 +69,7 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
         };
         producers.spawn(producer::produce(settings, addresses.clone()));
     }
-    let mut report = Report { seed: plan.seed, log: plan.log.to_string(), ..Report::default() };
+    let mut report = Report { seed: plan.seed, log: plan.log.to_string(), faults: plan.faults, ..Report::default() };
     let mut books = Vec::new();
     let lives = async {
         let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
@@ -146,6 +146,7 @@ struct Stage<'p> {
     redis: Option<Redis>,
     power: Option<Power>,
     undone: Undone,
+    lives: u64,
     starts: Vec<Duration>,
 }
 
@@ -166,7 +167,7 @@ impl<'p> Stage<'p> {
         };
         let power = plan.shim.as_deref().filter(|_| plan.cuts > 0);
         let power = power.map(|shim| Power::new(shim, &plan.folder)).transpose()?;
-        Ok(Self { plan, data, log, redis, power, undone: Undone::default(), starts: Vec::new() })
+        Ok(Self { plan, data, log, redis, power, undone: Undone::default(), lives: 0, starts: Vec::new() })
     }
 
     async fn node(&mut self) -> anyhow::Result<Node> {
@@ -176,15 +177,12 @@ impl<'p> Stage<'p> {
             redis.start(self.plan.patience, self.power.as_mut().map(|power| &mut power.redis)).await?;
         }
         let journals: Option<&mut Journals> = self.power.as_mut().map(|power| &mut power.node);
-        Node::start(self.plan, &self.data, &self.log, journals)
+        self.lives += 1;
+        Node::start(self.plan, self.lives, (&*self.data, &*self.log), journals)
     }
 
     /// A life with open doors, whose address the producers are told.
-    async fn start(
-        &mut self,
-        address: &watch::Sender<Option<String>>,
-        report: &mut Report,
-    ) -> anyhow::Result<Node> {
+    async fn start(&mut self, address: &watch::Sender<Option<String>>, report: &mut Report) -> anyhow::Result<Node> {
         let mut node = self.node().await?;
         let (at, took) = node.ready(self.plan.patience).await?;
         self.starts.push(took);

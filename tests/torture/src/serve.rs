@@ -19,6 +19,8 @@ use flywheel_log::Topic;
 use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
 use tokio_util::sync::CancellationToken;
 
+use crate::faults;
+
 /// Said on standard output once the doors are open, before their address.
 pub(crate) const READY: &str = "ready ";
 /// Said on standard input: take no more, land everything, end.
@@ -26,9 +28,11 @@ pub(crate) const DRAIN: &str = "drain";
 /// Said on standard output when that is done.
 pub(crate) const DRAINED: &str = "drained";
 
-/// Far shorter than in production, so that compaction and trimming happen beside the kills.
-const COMPACT_EVERY: Duration = Duration::from_secs(3);
-const TRIM_EVERY: Duration = Duration::from_millis(400);
+/// All far shorter than in production, so that commits, compaction and trimming happen in the shortest lives, beside the
+/// kills.
+const LINGER: Duration = Duration::from_millis(120);
+const COMPACT_EVERY: Duration = Duration::from_millis(450);
+const TRIM_EVERY: Duration = Duration::from_millis(300);
 const KEEP: Duration = Duration::from_secs(1);
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
@@ -39,6 +43,8 @@ pub struct Served {
     /// URL of the log.
     pub log: String,
     pub partitions: u32,
+    /// Seed of the faults of log and store, if they are to have any.
+    pub faults: Option<u64>,
 }
 
 /// Serves until standard input says to drain, or ends.
@@ -47,13 +53,17 @@ pub struct Served {
 /// If a store cannot be opened, or not everything could be landed at the end.
 pub async fn serve(served: Served) -> anyhow::Result<()> {
     let urls = BackendUrls { log: served.log, data: served.data, store: StoreConfig::default() };
-    let (backends, _holder) = Backends::open(&urls).await?;
+    let (mut backends, _holder) = Backends::open(&urls).await?;
+    if let Some(seed) = served.faults {
+        backends.log = faults::log(backends.log, seed);
+        backends.lake = faults::lake(&urls.data, seed)?;
+    }
     let (topic, partitions) = (Topic::new(System::Tank.topic()), served.partitions);
     backends.log.create_topic(&topic, partitions).await.context("making the topic")?;
     let (stop_doors, stop) = (CancellationToken::new(), CancellationToken::new());
 
-    let land =
-        Land::new(Arc::clone(&backends.log), backends.lake.clone(), LandConfig::new(topic.clone(), partitions));
+    let landing = LandConfig { linger: LINGER, ..LandConfig::new(topic.clone(), partitions) };
+    let land = Land::new(Arc::clone(&backends.log), backends.lake.clone(), landing);
     let landing = tokio::spawn({
         let stop = stop.clone();
         async move { land.run(stop).await }

@@ -61,9 +61,7 @@ impl Journal {
                 kind if kind == Kind::Create as u32 => Change::Create(path(first)),
                 kind if kind == Kind::Link as u32 => Change::Link(path(first)),
                 kind if kind == Kind::MakeDir as u32 => Change::MakeDir(path(first)),
-                kind if kind == Kind::Unlink as u32 => {
-                    Change::Unlink { path: path(first), stashed: stashed(second) }
-                }
+                kind if kind == Kind::Unlink as u32 => Change::Unlink { path: path(first), stashed: stashed(second) },
                 kind if kind == Kind::Rename as u32 => {
                     let (from, to) = first.split_at_checked(a as usize).unwrap_or((first, &[]));
                     Change::Rename { from: path(from), to: path(to), stashed: stashed(second) }

@@ -99,6 +99,11 @@ enum Command {
     Audit(commands::audit::Args),
     /// Check this machine and this data folder
     Doctor(commands::doctor::Args),
+    /// Kill the doors and cut their power again and again, and look for every acknowledged event
+    Torture(commands::torture::Args),
+    /// What `torture` starts as its child
+    #[command(hide = true)]
+    TortureServe(commands::torture::ServeArgs),
     /// Measure, beside peers where one is named
     Bench(commands::bench::Args),
     /// Show the configuration
@@ -166,6 +171,8 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Judge(args) => commands::judge::run(global, args).await,
         Command::Audit(args) => commands::audit::run(global, args).await,
         Command::Doctor(args) => commands::doctor::run(global, args).await,
+        Command::Torture(args) => commands::torture::run(global, args).await,
+        Command::TortureServe(args) => commands::torture::serve(global, args).await,
         Command::Bench(args) => commands::bench::run(global, args).await,
         Command::Config(command) => commands::config::run(global, command),
         Command::Completions(args) => commands::completions::run(args),

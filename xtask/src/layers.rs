@@ -81,6 +81,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "flywheel-train",
             "flywheel-cli",
             "flywheel-benches",
+            "flywheel-torture",
         ],
     ),
 ];

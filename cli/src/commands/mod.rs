@@ -16,4 +16,5 @@ pub mod run;
 pub mod schema;
 pub mod status;
 pub mod table;
+pub mod torture;
 pub mod up;

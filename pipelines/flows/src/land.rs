@@ -305,6 +305,10 @@ impl Land {
             };
             partitions.insert(number, partition);
         }
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("repeats-forgotten-at-start") {
+            return Ok(partitions);
+        }
         self.recall(&mut partitions).await?;
         Ok(partitions)
     }
@@ -364,6 +368,13 @@ impl Land {
             return self.give_up("seq_out_of_range", &detail, record, partition, batch);
         }
         let sight = partition.seen.see(&event.game_id, event.seq, record.ingest_ms);
+        #[cfg(flywheel_bug)]
+        let sight = match sight.added {
+            Added::Repeat if crate::seeded_bug("repeats-are-landed") => {
+                crate::seen::Sight { added: Added::New, ..sight }
+            }
+            _ => sight,
+        };
         match sight.added {
             Added::New => {
                 batch.rows.push_view(event, partition.number, record.offset.as_i64(), record.ingest_ms);
@@ -452,6 +463,15 @@ impl Land {
             .map(|p| Advance::new(&p.app_id, p.committed, p.taken.expect("moved on")))
             .chain(owned.fences(ahead().map(|p| p.number)))
             .collect();
+        #[cfg(flywheel_bug)]
+        let advances = if crate::seeded_bug("position-before-rows") {
+            let first = || self.events.append_from(Vec::new(), &advances);
+            persist(&self.stats.status, cancel, backoff, first).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            Vec::new()
+        } else {
+            advances
+        };
         let append = || self.events.append_from(vec![rows.clone()], &advances);
         let commit = persist(&self.stats.status, cancel, backoff, append).await?;
         partitions.values_mut().for_each(|p| p.committed = p.taken);

@@ -298,6 +298,12 @@ impl Runs {
         let statement = format!(
             "UPDATE runs SET {set}, updated_at_ms = ? WHERE id = ? AND fence = ? AND state IN ('running', 'stopping') RETURNING *"
         );
+        #[cfg(flywheel_bug)]
+        let statement = if crate::seeded_bug("stale-fence-is-taken") {
+            statement.replace("AND fence = ?", "AND fence >= ?")
+        } else {
+            statement
+        };
         let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
         for value in values {
             query = query.bind(value.clone());

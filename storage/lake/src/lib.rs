@@ -64,3 +64,9 @@ pub use local::DurableFileSystem;
 pub use scan::{Range, ScanOptions};
 pub use table::Table;
 pub use upkeep::VacuumReport;
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

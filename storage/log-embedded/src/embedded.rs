@@ -266,6 +266,11 @@ impl Writer {
             if writes.is_empty() {
                 continue;
             }
+            #[cfg(flywheel_bug)]
+            if crate::seeded_bug("ack-before-write") {
+                done.drain(..).for_each(|done| self.publish(done));
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             match self.store.write(&writes) {
                 Ok(()) => done.into_iter().for_each(|done| self.publish(done)),
                 Err(error) => {

@@ -357,6 +357,8 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let known = self.newest(base, alias).await?;
             let revision = known.as_ref().map_or(0, |state| state.revision);
+            #[cfg(flywheel_bug)]
+            let wanted = if crate::seeded_bug("alias-without-compare") { Move::From(None) } else { wanted };
             if let Move::From(Some(expected)) = wanted
                 && expected != revision
             {

@@ -8,5 +8,6 @@ mod doors;
 mod kill_loop;
 mod restart;
 mod scale_out;
+mod torture;
 mod watched;
 mod whole_loop;

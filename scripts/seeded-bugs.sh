@@ -27,7 +27,8 @@ outcome() {
         missed="$missed $1"
     else
         found=$((found + 1))
-        say "$1: found: $(grep -m1 -E 'lost \(|panicked|broke off|^error' "$2" | cut -c1-150)"
+        seen=$(grep -m1 -E 'broke off|panicked' "$2" || grep -m1 'lost (' "$2" || tail -n 1 "$2")
+        say "$1: found: $(printf %s "$seen" | cut -c1-150)"
     fi
 }
 

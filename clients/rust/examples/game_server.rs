@@ -79,7 +79,7 @@ fn serve(url: &str, n_games: u64, name: &str) -> Result<(), Box<dyn Error>> {
         if let Some(error) = feed.failed {
             return Err(error.into());
         }
-        if !emitter.flush(Duration::from_secs(30)) {
+        if !emitter.flush(Duration::from_secs(300)) {
             return Err(format!("not everything was acknowledged: {:?}", emitter.stats()).into());
         }
         let (stats, model) = (emitter.stats(), pilot.last.model.as_ref().map(ToString::to_string));

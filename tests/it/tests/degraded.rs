@@ -26,6 +26,19 @@ fn send(url: &str, seq: u64) -> (u16, String, Value) {
     (status, head, serde_json::from_str(&body).unwrap_or(Value::String(body)))
 }
 
+/// Sends until it is acknowledged: a busy disk may let the log take longer than the door waits, and then the same event
+/// is sent again. Any other answer is none that this test expects.
+fn taken(url: &str, seq: u64) {
+    wait_for("the event to be taken", || {
+        let answer = send(url, seq);
+        match (answer.0, answer.2["reason"].as_str()) {
+            (200, _) => Some(()),
+            (503, Some("log_slow")) => None,
+            _ => panic!("the doors stay open: {answer:?}"),
+        }
+    });
+}
+
 fn status(url: &str) -> Value {
     serde_json::from_str(&get(&format!("{url}/v1/status")).unwrap().1).unwrap()
 }
@@ -101,7 +114,7 @@ fn before_the_disk_is_full_events_are_refused_and_taken_again_once_there_is_room
     let scratch = Scratch::new("disk");
     let Some(_disk) = Disk::mount(&scratch.data(), 256) else { return };
     let (running, url) = start(&program, &scratch, "[stream]\nreserve_share = 0.5\nreserve_bytes = 1048576\n");
-    assert_eq!(send(&url, 0).0, 200);
+    taken(&url, 0);
 
     // Somebody else fills the disk.
     let ballast = scratch.data().join("ballast");
@@ -138,7 +151,7 @@ fn while_the_tables_cannot_be_reached_events_are_taken_and_land_once_they_can() 
     let Some(program) = program() else { return };
     let scratch = Scratch::new("store");
     let (running, url) = start(&program, &scratch, "");
-    assert_eq!(send(&url, 0).0, 200);
+    taken(&url, 0);
     let (lake, away) = (scratch.data().join("lake"), scratch.data().join("lake.away"));
     wait_for("the first commit", || lake.join("events/_delta_log").is_dir().then_some(()));
 
@@ -147,7 +160,7 @@ fn while_the_tables_cannot_be_reached_events_are_taken_and_land_once_they_can() 
     fs::write(&lake, "").unwrap();
     wait_until_it_says(&program, &scratch, &url, "store", "lake");
     for seq in 1..50 {
-        assert_eq!(send(&url, seq).0, 200, "the doors stay open");
+        taken(&url, seq);
     }
     let played = || status(&url)["decisions"]["answered"].as_u64().unwrap();
     let before = played();
@@ -181,7 +194,7 @@ fn while_the_catalog_is_locked_games_events_and_tables_go_on() {
     assert_eq!(&said, b"locked");
     wait_until_it_says(&program, &scratch, &url, "catalog", "");
 
-    assert_eq!(send(&url, 0).0, 200);
+    taken(&url, 0);
     wait_for("the event in the table", || {
         let scan = ["table", "scan", "events", "--columns", "game_id", "--json", "-n", "10000000"];
         flywheel(&program, &scratch.data(), &scan).stdout.contains("\"guest\"").then_some(())
@@ -244,7 +257,7 @@ fn while_the_log_is_away_games_go_on_the_doors_say_so_and_nothing_that_was_promi
     let Some(mut redis) = Redis::start(&folder, port) else { return };
     let url = format!("redis://127.0.0.1:{port}/0?timeout=2s");
     let (running, url) = start(&program, &scratch, &format!("[stream]\nurl = \"{url}\"\n"));
-    assert_eq!(send(&url, 0).0, 200);
+    taken(&url, 0);
 
     redis.kill();
     let refused = send(&url, 1);

@@ -148,7 +148,7 @@ pub async fn owners(log: &dyn EventLog, now_ms: i64) -> Result<Vec<Owner>, LogEr
     }
     let told = members.into_values().filter_map(|heard| {
         let (silent_ms, lease_ms) = ((now_ms - heard.at_ms).max(0), heard.lease_ms());
-        (silent_ms < lease_ms.saturating_mul(REMEMBERED)).then(|| Owner {
+        (silent_ms < lease_ms.saturating_mul(REMEMBERED)).then_some(Owner {
             is_dead: silent_ms >= lease_ms,
             group: heard.beat.group,
             member: heard.beat.member,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use flywheel_it::{
-    Finished, Loop, Scratch, command, flywheel, flywheel_reads, get, program, python, requires, wait_for,
+    Finished, Loop, Scratch, command, flywheel, flywheel_reads, get, post, program, python, requires, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -324,7 +324,12 @@ fn a_game_server_in_rust_decides_with_the_champion_and_its_games_become_transiti
     assert_eq!(seqs(&rows), (0..=last).collect::<Vec<_>>());
     let decided = rows.iter().filter(|row| row["kind"] == "tank.transition" && row["model"] == "tank-ai-dqn@1");
     assert!(decided.count() > 0);
+    let mut later = 0;
     wait_for("episodes of both games", || {
+        // A game closes at a later record of its partition, and the loop's one game may lie in the other partition.
+        later += 1;
+        let sent = post(&format!("{url}/v1/events"), "application/x-ndjson", &lines(&format!("later-{later}"), [0]));
+        assert_eq!(sent.expect("the door answers").0, 200);
         let scan = ["table", "scan", "episodes", "--json", "-n", "1000000"];
         let scanned = flywheel(&program, &scratch.data(), &scan).stdout;
         let whole = |game: &str| {

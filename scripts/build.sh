@@ -16,6 +16,7 @@ export LIBTORCH
 # FEATURES="kafka redis-tls": logs that are not linked in otherwise, into the programs that open logs.
 FEATURES_CHOSEN=flywheel-train/torch
 for feature in ${FEATURES:-}; do
+    [ "$feature" != kafka ] || "$ROOT/scripts/prerequisites.sh" kafka
     case $feature in
     kafka | redis-tls) FEATURES_CHOSEN=$FEATURES_CHOSEN,flywheel-cli/$feature,flywheel-train/$feature ;;
     *) die "FEATURES knows kafka and redis-tls, not \`$feature\`" ;;

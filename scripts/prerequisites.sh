@@ -1,6 +1,6 @@
 #!/bin/sh
 # Looks for what flywheel is built with and names what is missing, with the command that installs it.
-# usage: scripts/prerequisites.sh [rust] [python] [node] [disk]     (no argument: all of them)
+# usage: scripts/prerequisites.sh [rust] [python] [node] [disk] [kafka]     (no argument: the first four)
 . "$(dirname "$0")/common.sh"
 
 missing=0
@@ -39,9 +39,19 @@ need_node() {
     fi
 }
 
+# librdkafka is built here, with TLS and SASL.
+need_kafka() {
+    have make || lacks "make" "$(install_hint make)"
+    if ! have pkg-config; then
+        lacks "pkg-config, for the Kafka client" "$(install_hint pkg-config)"
+    elif ! pkg-config --exists openssl; then
+        lacks "OpenSSL's headers, for the Kafka client" "$(install_hint libssl-dev)"
+    fi
+}
+
 need_disk() {
     # A full build with libtorch, both profiles and the web packages.
-    want_gb=8
+    want_gb=12
     free_kb=$(df -Pk "$ROOT" | awk 'NR == 2 { print $4 }')
     if [ "$free_kb" -lt $((want_gb * 1024 * 1024)) ]; then
         printf '%smissing:%s disk space: %s MB are free where %s lies, a full build takes up to %s GB\n' \
@@ -54,8 +64,8 @@ need_disk() {
 [ $# -gt 0 ] || set -- rust python node disk
 for what in "$@"; do
     case $what in
-    rust | python | node | disk) "need_$what" ;;
-    *) die "unknown prerequisite \`$what\`" "known: rust python node disk" ;;
+    rust | python | node | disk | kafka) "need_$what" ;;
+    *) die "unknown prerequisite \`$what\`" "known: rust python node disk kafka" ;;
     esac
 done
 [ "$missing" -eq 0 ] || exit 1

@@ -1,5 +1,6 @@
 //! One configuration for all stages: defaults, then files, then the environment, then flags.
 
+mod ingest;
 pub mod schema;
 
 use std::{
@@ -19,6 +20,7 @@ use flywheel_tank::{RewardWeights, TankConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::ingest::IngestSettings;
 use crate::{
     Global,
     exit::{Code, Failure},
@@ -34,6 +36,8 @@ pub struct Config {
     pub up: UpConfig,
     /// The event log and what is put into it.
     pub stream: StreamConfig,
+    /// The doors for events of games that are not ours.
+    pub ingest: IngestSettings,
     /// Where tables and models lie.
     pub store: StoreConfig,
     /// Live games.
@@ -54,6 +58,7 @@ impl Default for Config {
             data: PathBuf::from("data"),
             up: UpConfig::default(),
             stream: StreamConfig::default(),
+            ingest: IngestSettings::default(),
             store: StoreConfig::default(),
             play: PlayConfig::default(),
             farm: FarmSettings::default(),
@@ -328,6 +333,7 @@ impl Config {
                 problems.push(format!("play.opponents holds `{opponent}`; known are random, camper, hunter"));
             }
         }
+        problems.extend(self.ingest.problems());
         problems.extend(self.store.problems());
         if self.play.opponents.is_empty() {
             problems.push("play.opponents is empty".to_owned());

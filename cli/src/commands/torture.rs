@@ -73,8 +73,9 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         return Err(Failure::msg(Code::Conflict, format!("`{}` is there already", folder.display()))
             .hint("name a folder that is not; torture makes it"));
     }
+    let mut plan = plan(&args, seed, folder.clone())?;
     std::fs::create_dir_all(&folder).with_context(|| format!("making `{}`", folder.display()))?;
-    let plan = plan(&args, seed, folder.canonicalize()?)?;
+    plan.folder = folder.canonicalize()?;
     crate::output::note!(
         "torture: {} kills and {} power cuts of {}, {} events a second, seed {seed}",
         plan.kills,

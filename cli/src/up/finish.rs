@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use flywheel_events::System;
+use flywheel_flows::OwnedStats;
+use flywheel_log::Topic;
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -9,7 +12,7 @@ use super::{
     Options,
     report::{Report, VersionScore, resident_memory},
     start::Running,
-    view::{View, first_and_best},
+    view::{Parts, View, first_and_best},
 };
 use crate::{
     config::Config,
@@ -38,7 +41,7 @@ pub async fn finish(mut running: Running, options: &Options, config: &Config) ->
     within(deadline, parts.door.closed()).await;
     // The trainer checkpoints meanwhile.
     running.stops.learn.cancel();
-    settle(&view, deadline).await;
+    settle(parts, deadline).await;
     view.refresh().await;
     running.stops.flows.cancel();
     join("land", &mut running.flows, deadline).await;
@@ -89,16 +92,38 @@ async fn join(stage: &'static str, tasks: &mut JoinSet<()>, deadline: tokio::tim
     }
 }
 
-/// Waits until everything acknowledged is in the tables.
-async fn settle(view: &View, deadline: tokio::time::Instant) {
-    let mut quiet = 0;
-    let mut last = (0, 0);
-    while quiet < 8 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let now = (view.look().landed, view.look().assembled);
-        quiet = if now == last { quiet + 1 } else { 0 };
-        last = now;
+/// Waits until the flows have taken everything that was acknowledged; they commit what they took when they end.
+async fn settle(parts: &Parts, deadline: tokio::time::Instant) {
+    if !parts.lands {
+        return;
     }
+    let flows = [("land", &parts.land.owned), ("assemble", &parts.assemble.owned)];
+    for (flow, owned) in flows {
+        let all = async {
+            while !taken_all(parts, owned).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if within(deadline, all).await.is_none() {
+            warn!(
+                flow,
+                "is not through with the log; the next start goes on from there (up.drain says how long to wait)"
+            );
+        }
+    }
+}
+
+/// Whether a flow has taken the last record of each partition that it works on. Where the log does not say, not yet.
+async fn taken_all(parts: &Parts, owned: &OwnedStats) -> bool {
+    let topic = Topic::new(System::Tank.topic());
+    let Some(reached) = owned.reached() else { return false };
+    for (partition, taken) in reached {
+        match parts.backends.log.bounds(&topic.partition(partition)).await {
+            Ok(bounds) if bounds.last.is_none_or(|last| taken.is_some_and(|taken| taken >= last.as_i64())) => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Failure> {

@@ -13,7 +13,7 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig, assemble_low_app_id, land_app_id};
-use flywheel_ingest::{Door, IngestConfig};
+use flywheel_ingest::Door;
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::{CompactOptions, TableName};
@@ -330,7 +330,7 @@ pub async fn start(
     }
 
     // Only events of systems that are landed here are taken.
-    let taken = IngestConfig { systems: vec![System::Tank], partitions, ..IngestConfig::default() };
+    let taken = config.ingest.doors(vec![System::Tank], partitions);
     let door = Door::new(Arc::clone(&backends.log), taken, stops.play.clone());
     let doors = flywheel_ingest::router(Arc::clone(&door));
 

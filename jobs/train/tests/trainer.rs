@@ -91,13 +91,13 @@ fn states(data: &Path) -> Vec<(RunState, u64)> {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
+    for _ in 0..30_000 {
         if done() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{what} did not happen within a minute");
+    panic!("{what} did not happen within five minutes");
 }
 
 fn checkpoints(data: &Path) -> usize {

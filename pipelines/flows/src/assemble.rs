@@ -236,6 +236,7 @@ impl Assemble {
         let _stop_reading = reading.clone().drop_guard();
         let mut readers = Readers::start(&self.log, from, config.read_bytes, backoff, status, &reading);
         status.needs(Need::Lake, None);
+        self.stats.owned.begin(partitions.values().map(|p| (p.number, p.taken)));
         let mut due: Option<Instant> = None;
         let mut note_due = Instant::now() + config.position_interval;
         loop {
@@ -267,6 +268,7 @@ impl Assemble {
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
                     self.take(&chunk, partition, output);
+                    self.stats.owned.reach(partition.number, partition.taken);
                     self.stats.open_games.store(partitions.values().map(|p| p.open_games() as u64).sum(), Relaxed);
                     self.stats.open_rows.store(partitions.values().map(|p| p.open_rows() as u64).sum(), Relaxed);
                     if !output.episodes.is_empty() || !output.dead.is_empty() || !output.transitions.is_empty() {

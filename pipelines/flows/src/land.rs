@@ -245,6 +245,7 @@ impl Land {
         let _stop_reading = reading.clone().drop_guard();
         let mut readers = Readers::start(&self.log, from, self.config.read_bytes, backoff, status, &reading);
         status.needs(Need::Lake, None);
+        self.stats.owned.begin(partitions.values().map(|p| (p.number, p.taken)));
         let mut due: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -274,6 +275,7 @@ impl Land {
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
                     self.take(chunk, partition, batch);
+                    self.stats.owned.reach(partition.number, partition.taken);
                     due.get_or_insert_with(|| Instant::now() + self.config.linger);
                     if batch.rows.len() + batch.dead.len() + batch.doubtful.len() >= self.config.max_batch_rows
                         || batch.rows.bytes() + batch.dead.bytes() >= self.config.max_batch_bytes

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -30,6 +30,26 @@ pub struct OwnedStats {
     pub partitions: AtomicU64,
     /// Commits of this process that were refused because another one had taken over.
     pub fenced: AtomicU64,
+    reached: Mutex<Option<BTreeMap<u32, Option<i64>>>>,
+}
+
+impl OwnedStats {
+    /// The last record taken of each partition that is worked on here; `None` until that is known for the first time.
+    /// What was taken is committed at the latest when the flow ends.
+    pub fn reached(&self) -> Option<BTreeMap<u32, Option<i64>>> {
+        self.reached.lock().expect("nothing panics while it holds this").clone()
+    }
+
+    /// The partitions worked on from now, and where each stands.
+    pub(crate) fn begin(&self, at: impl IntoIterator<Item = (u32, Option<i64>)>) {
+        *self.reached.lock().expect("nothing panics while it holds this") = Some(at.into_iter().collect());
+    }
+
+    pub(crate) fn reach(&self, partition: u32, taken: Option<i64>) {
+        if let Some(reached) = &mut *self.reached.lock().expect("nothing panics while it holds this") {
+            reached.insert(partition, taken);
+        }
+    }
 }
 
 /// The partitions of one run: all of the topic, or this process' share.

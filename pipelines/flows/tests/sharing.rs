@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const PARTITIONS: u32 = 8;
-const LEASE: Duration = Duration::from_millis(1500);
+const LEASE: Duration = Duration::from_secs(4);
 
 fn sharing(member: &str, pins: Option<&[u32]>) -> Sharing {
     Sharing { member: member.to_owned(), pins: pins.map(|pins| pins.iter().copied().collect()), lease: LEASE }

@@ -3,7 +3,13 @@
 #[path = "../../tank/tests/support/mod.rs"]
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use flywheel_agent::{Agent, AgentConfig, AgentStats, Swap};
 use flywheel_events::{BaseKey, Event, ModelVersion, kinds, tank as payload};
@@ -164,14 +170,20 @@ async fn a_version_promoted_mid_game_decides_from_the_next_episode_and_is_named_
     promote(&registry, "tank-ai-dqn", first).await;
     let config = AgentConfig { model_store_url: None, online_learning: false, ..AgentConfig::default() };
     let turning = Loop::new(game(150), config, Some(registry.clone())).await;
+    // A game may end early; then nobody waits for its decisions.
+    let over = AtomicBool::new(false);
     let promoting = async {
-        while turning.agent.stats().decisions_answered == 0 {
+        while turning.agent.stats().decisions_answered == 0 && !over.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let second = publish(&registry, "tank-ai-dqn", 2).await;
         promote(&registry, "tank-ai-dqn", second).await;
     };
-    tokio::join!(turning.play(Script::Camper, 2), promoting);
+    let playing = async {
+        turning.play(Script::Camper, 2).await;
+        over.store(true, Relaxed);
+    };
+    tokio::join!(playing, promoting);
     let stats = turning.settled().await;
     assert_eq!(stats.decisions_mixed, 0);
     assert_eq!(stats.swap.count, 1);
@@ -193,17 +205,23 @@ async fn with_swap_at_ticks_a_new_version_decides_within_the_game_and_no_round_i
     let config =
         AgentConfig { model_store_url: None, online_learning: false, swap: Swap::Tick, ..AgentConfig::default() };
     let turning = Loop::new(game(200), config, Some(registry.clone())).await;
+    // A game may end early; then nobody waits for its decisions.
+    let over = AtomicBool::new(false);
     let promoting = async {
         for seed in 2..6 {
             let before = turning.agent.stats().decisions_answered;
-            while turning.agent.stats().decisions_answered < before + 20 {
+            while turning.agent.stats().decisions_answered < before + 20 && !over.load(Relaxed) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let version = publish(&registry, "tank-ai-dqn", seed).await;
             promote(&registry, "tank-ai-dqn", version).await;
         }
     };
-    tokio::join!(turning.play(Script::Camper, 1), promoting);
+    let playing = async {
+        turning.play(Script::Camper, 1).await;
+        over.store(true, Relaxed);
+    };
+    tokio::join!(playing, promoting);
     let stats = turning.settled().await;
     assert_eq!((stats.decisions_requested, stats.decisions_mixed), (stats.decisions_answered, 0));
     assert!(stats.by_version.len() >= 2, "{:?}", stats.by_version);
@@ -223,8 +241,10 @@ async fn a_corrupt_champion_is_refused_by_name_and_the_old_one_plays_on() {
     let config =
         AgentConfig { model_store_url: None, online_learning: false, swap: Swap::Tick, ..AgentConfig::default() };
     let turning = Loop::new(game(200), config, Some(registry.clone())).await;
+    // A game may end early; then nobody waits for its decisions.
+    let over = AtomicBool::new(false);
     let promoting = async {
-        while turning.agent.stats().decisions_answered == 0 {
+        while turning.agent.stats().decisions_answered == 0 && !over.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // A network of the wrong shape is a sound version, but not one for this game.
@@ -240,7 +260,14 @@ async fn a_corrupt_champion_is_refused_by_name_and_the_old_one_plays_on() {
         let version = registry.publish(new).await.unwrap().version;
         promote(&registry, "tank-ai-dqn", version).await;
     };
-    tokio::join!(turning.play(Script::Camper, 1), promoting);
+    let playing = async {
+        turning.play(Script::Camper, 1).await;
+        over.store(true, Relaxed);
+    };
+    tokio::join!(playing, promoting);
+    while turning.agent.stats().swaps_refused == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(turning.agent.stats().swaps_refused, 1);
     let games = turning.events().await;
     let refused = games[0].iter().find(|e| e.kind == kinds::MODEL_SWAP_REFUSED).expect("the refusal is an event");

@@ -253,11 +253,13 @@ async fn however_many_readers_wait_the_server_has_little_to_do() {
     // One connection for all calls, one for all that wait, and the one that asks.
     assert!(clients(&server) <= 4, "{}", server.ask::<String>("CLIENT LIST"));
     let _: String = server.ask("CONFIG RESETSTAT");
+    let since = std::time::Instant::now();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let stats: String = server.ask("INFO stats");
     let n = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
-    // Polling every 10 ms would be 18,000 in that second.
-    assert!(n.trim().parse::<u32>().unwrap() < 1500, "{n} commands");
+    // Polling every 10 ms would be 18,000 a second.
+    let a_second = n.trim().parse::<f64>().unwrap() / since.elapsed().as_secs_f64().max(1.0);
+    assert!(a_second < 1500.0, "{a_second} commands a second");
     for partition in 0..3 {
         log.append(&lane(partition), one(&format!("{partition}"))).await.unwrap();
     }
@@ -302,13 +304,13 @@ async fn a_members_lease_is_renewed_while_its_owner_works() {
         return;
     }
     let server = Server::start("always");
-    let url = format!("{}&lease=1s", server.url());
+    let url = format!("{}&lease=6s", server.url());
     let log = connect(&url).await;
     log.append(&lane(0), one("a")).await.unwrap();
     let mut slow = log.join(&lane(0).topic, "g", "a").await.unwrap();
     let given = slow.poll(ReadLimit::waiting(Duration::from_secs(30))).await.unwrap();
     // Longer than a lease, without a call.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_secs(14)).await;
     let other = log.join(&lane(0).topic, "g", "b").await.unwrap();
     assert_eq!(other.assigned().await.unwrap(), [lane(1), lane(3)]);
     slow.commit(&given[0].0, given[0].1.offset).await.unwrap();

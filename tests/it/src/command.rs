@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -75,12 +75,24 @@ pub fn flywheel_reads<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &
 /// `flywheel` on a data folder, not started yet.
 pub fn command<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) -> Command {
     let mut command = Command::new(program);
+    command.args(arguments);
+    surround(&mut command, data);
     command
-        .args(arguments)
-        .current_dir(data.parent().unwrap_or(data))
-        .env("FLYWHEEL_DATA", data)
-        .env_remove("FLYWHEEL_CONFIG");
-    command
+}
+
+/// A scenario's own folder and settings, and nothing of the machine's: what is configured here is not what is tested,
+/// and neither is how full the machine's disk is, or how fast.
+pub(crate) fn surround(command: &mut Command, data: &Path) {
+    let folder = data.parent().unwrap_or(data);
+    command.current_dir(folder).env("FLYWHEEL_DATA", data).env_remove("FLYWHEEL_CONFIG");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLYWHEEL__")) {
+        command.env_remove(name);
+    }
+    command.env("FLYWHEEL__UP__DRAIN", "150s").env("FLYWHEEL__INGEST__APPEND_WAIT", "150s");
+    let settings = fs::read_to_string(folder.join("flywheel.toml")).unwrap_or_default();
+    if !settings.contains("reserve_") {
+        command.env("FLYWHEEL__STREAM__RESERVE_SHARE", "0").env("FLYWHEEL__STREAM__RESERVE_BYTES", "16777216");
+    }
 }
 
 /// A Python with the readers of our tables: the one that `make venv` has made, or `FLYWHEEL_PYTHON`.

@@ -15,7 +15,7 @@ pub fn get(url: &str) -> Result<(u16, String), Error> {
     let rest = url.strip_prefix("http://").ok_or_else(|| bad("not an http URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -34,7 +34,7 @@ pub fn post(url: &str, content_type: &str, body: &str) -> Result<(u16, String, S
     let rest = url.strip_prefix("http://").ok_or_else(|| bad("not an http URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(180)))?;
     let length = body.len();
     write!(
         stream,

@@ -3,11 +3,13 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+use crate::command;
 
 /// Longest wait for anything; a machine that builds beside the tests is slow.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -79,12 +81,8 @@ impl Loop {
     pub fn start(program: &Path, scratch: &Scratch, name: &str, arguments: &[&str]) -> Self {
         let output = scratch.path().join(format!("{name}.log"));
         let log = File::create(&output).expect("the scratch folder takes a file");
-        let child = Command::new(program)
-            .args(["up", "--port", "0"])
+        let child = command(program, &scratch.data(), &["up", "--port", "0"])
             .args(arguments)
-            .current_dir(scratch.path())
-            .env("FLYWHEEL_DATA", scratch.data())
-            .env_remove("FLYWHEEL_CONFIG")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file has copies"))
             .stderr(log)

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,14 +14,25 @@ use std::{
 pub struct Redis {
     child: Child,
     port: u16,
+    folder: PathBuf,
+    fsync: &'static str,
 }
 
 impl Redis {
-    /// Starts one that keeps its file in `folder`; `None` where there is no `redis-server` and may be none.
+    /// Starts one that keeps its file in `folder` and syncs it once a second; `None` where there is no `redis-server` and
+    /// may be none.
     ///
     /// # Panics
     /// If it does not start, or is not installed and `FLYWHEEL_REQUIRE` lists `redis`.
     pub fn start(folder: &Path) -> Option<Self> {
+        Self::syncing(folder, "everysec")
+    }
+
+    /// As [`Redis::start`], with its setting `appendfsync`.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    pub fn syncing(folder: &Path, fsync: &'static str) -> Option<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(!crate::requires("redis"), "`redis-server` is not installed");
             eprintln!("SKIPPED: `redis-server` is not installed (apt-get install redis-server)");
@@ -29,23 +40,35 @@ impl Redis {
         }
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-            let mut command = Command::new("redis-server");
-            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]);
-            command.arg("--port").arg(port.to_string()).arg("--dir").arg(folder).stdout(Stdio::null());
-            // SAFETY: prctl is async-signal-safe and touches no memory of ours.
-            unsafe {
-                command.pre_exec(|| {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    Ok(())
-                });
-            }
-            let mut redis = Self { child: command.spawn().expect("redis-server starts"), port };
+            let mut redis = Self { child: spawn(folder, port, fsync), port, folder: folder.to_owned(), fsync };
             if redis.answers() {
                 return Some(redis);
             }
             // Somebody else took the port meanwhile.
         }
         panic!("no port for redis-server");
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again where it was, after [`Redis::kill`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&mut self) {
+        for _ in 0..20 {
+            self.child = spawn(&self.folder, self.port, self.fsync);
+            if self.answers() {
+                return;
+            }
+            // Somebody has the port for a moment.
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        panic!("port {} is not free any more for redis-server", self.port);
     }
 
     pub fn url(&self) -> String {
@@ -79,9 +102,22 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn spawn(folder: &Path, port: u16, fsync: &str) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]);
+    command.arg("--port").arg(port.to_string()).arg("--dir").arg(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    // SAFETY: prctl is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    command.spawn().expect("redis-server starts")
 }
 
 /// Appends entries to streams.

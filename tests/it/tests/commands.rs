@@ -1,11 +1,8 @@
 //! Every command beside a running loop: results on standard output, JSON where asked, books that can be closed any time.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{path::Path, process::Stdio};
 
-use flywheel_it::{Finished, Loop, Scratch, flywheel, program, wait_for};
+use flywheel_it::{Finished, Loop, Scratch, command, flywheel, program, wait_for};
 use serde_json::Value;
 
 /// A loop without a trainer that has landed and judged something.
@@ -95,9 +92,7 @@ fn a_reader_that_goes_away_ends_a_command_without_a_panic() {
     let scratch = Scratch::new("pipes");
     let running = busy_loop(&program, &scratch);
     for arguments in [&["log", "tail", "--from-start", "--no-follow"][..], &["completions", "bash"], &["--help"]] {
-        let mut child = Command::new(&program)
-            .args(arguments)
-            .env("FLYWHEEL_DATA", scratch.data())
+        let mut child = command(&program, &scratch.data(), arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -22,7 +22,7 @@ def post(body):
         url + "/v1/events", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        answer = urllib.request.urlopen(request, timeout=60)
+        answer = urllib.request.urlopen(request, timeout=200)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:

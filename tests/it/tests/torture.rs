@@ -87,10 +87,19 @@ fn power_cuts_under_a_redis_that_always_syncs_lose_nothing_acknowledged() {
 #[test]
 fn power_cuts_under_a_redis_that_syncs_now_and_then_are_seen_to_lose_what_was_promised_as_memory() {
     let Some(program) = program().filter(|program| can_cut(program) && has_redis()) else { return };
-    let scratch = Scratch::new("torture-everysec");
-    let (said, report) = torture(&program, &scratch, &["--log", "redis:everysec", "--kills", "0", "--cuts", "6"]);
-    assert_eq!(said.code, Some(7), "{said:?}");
-    assert_eq!(report["durability"], "memory", "{report}");
-    assert_eq!(report["lost"]["durable"], 0, "{report}");
-    assert!(report["lost"]["memory"].as_u64() > Some(0), "the test does not see a loss that is there: {report}");
+    // A cut right after a sync takes nothing that was acknowledged; on a busy machine there may be some such in a row.
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        let scratch = Scratch::new("torture-everysec");
+        let (said, report) = torture(&program, &scratch, &["--log", "redis:everysec", "--kills", "0", "--cuts", "6"]);
+        assert_eq!(report["durability"], "memory", "{report}");
+        assert_eq!(report["lost"]["durable"], 0, "{report}");
+        let lost = report["lost"]["memory"].as_u64().expect("a number");
+        assert_eq!(said.code, Some(if lost > 0 { 7 } else { 0 }), "{said:?}");
+        if lost > 0 {
+            return;
+        }
+        seen.push(report);
+    }
+    panic!("the test does not see a loss that is there: {seen:#?}");
 }

@@ -169,6 +169,21 @@ fn a_refused_event_is_named_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_program_whose_on_refused_panics_still_sends() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let emitter = Emitter::start(quick(&server, &folder).on_refused(|_, _| panic!("told so"))).unwrap();
+    let game = game(&emitter);
+    for _ in 0..2 {
+        // Its fields only the doors know.
+        game.event("tank.input").payload(&json!({"tick": 1})).emit().unwrap();
+        game.event("tank.tick").emit().unwrap();
+    }
+    assert!(emitter.flush(PATIENCE));
+    let stats = emitter.stats();
+    assert_eq!((stats.refused, stats.acknowledged, server.seqs("g")), (2, 2, vec![1, 3]), "{stats:?}");
+}
+
+#[test]
 fn a_server_that_is_not_the_loop_costs_no_event() {
     let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
     let config = EmitConfig { url: format!("{}/elsewhere", server.url()), ..quick(&server, &folder) };

@@ -1,6 +1,6 @@
 use std::{net::TcpListener, path::Path};
 
-use flywheel_log::Space;
+use flywheel_log::{ReserveLimits, Space};
 use serde::Serialize;
 
 use crate::{
@@ -76,24 +76,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
 async fn data(config: &Config, checks: &mut Vec<Check>) {
     let folder = &config.data;
     let parent = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
-    let space = volume(parent).ok();
-    let reserve = space.map_or(0, |space| (space.total as f64 * config.stream.reserve_share) as u64);
-    match space.map(|space| space.free) {
-        Some(free) if free < 2 << 30 => checks.push(bad(
-            "disk",
-            State::Failed,
-            format!("{} MB free", free >> 20),
-            "free some space, or name another folder with --data DIR",
-        )),
-        Some(free) if free < reserve => checks.push(bad(
-            "disk",
-            State::Warning,
-            format!("{} MB free; a loop takes no new events below {} MB", free >> 20, reserve >> 20),
-            "free some space, or lower stream.reserve_share",
-        )),
-        Some(free) => checks.push(ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))),
-        None => checks.push(bad("disk", State::Warning, "free space is unknown", "look with df")),
-    }
+    checks.push(disk(volume(parent).ok(), crate::up::reserve_limits(config)));
     if !folder.exists() {
         checks.push(ok("data folder", format!("`{}` is not there yet; `flywheel up` makes it", folder.display())));
         return;
@@ -115,6 +98,40 @@ async fn data(config: &Config, checks: &mut Vec<Check>) {
             }
         }
     }
+}
+
+/// Less than this is soon full.
+const ROOM: u64 = 2 << 30;
+
+/// What the loop itself will say of the disk, by the same limits.
+fn disk(space: Option<Space>, limits: ReserveLimits) -> Check {
+    let Some(space) = space else { return bad("disk", State::Warning, "free space is unknown", "look with df") };
+    let (free, reserve) = (space.free, limits.of(space.total));
+    if free < limits.bytes {
+        return bad(
+            "disk",
+            State::Failed,
+            format!("{} MB free; a loop does not start below {} MB", free >> 20, limits.bytes >> 20),
+            "free some space, name another folder with --data DIR, or lower stream.reserve_bytes",
+        );
+    }
+    if free < reserve {
+        return bad(
+            "disk",
+            State::Warning,
+            format!("{} MB free; a loop takes no new events below {} MB", free >> 20, reserve >> 20),
+            "free some space, or lower stream.reserve_share",
+        );
+    }
+    if free - reserve < ROOM {
+        return bad(
+            "disk",
+            State::Warning,
+            format!("{} MB free, of which new events may take {} MB", free >> 20, (free - reserve) >> 20),
+            "free some space, or name another folder with --data DIR",
+        );
+    }
+    ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))
 }
 
 /// Writers that race for one name, and how often, when a person asks.
@@ -206,4 +223,28 @@ pub fn volume(path: &Path) -> std::io::Result<Space> {
     let bytes = |blocks: u64| blocks * stat.f_frsize as u64;
     let (free, used) = (stat.f_bavail as u64, (stat.f_blocks as u64).saturating_sub(stat.f_bfree as u64));
     Ok(Space { free: bytes(free), total: bytes(free + used) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_is_judged_by_the_limits_that_the_loop_keeps() {
+        const GB: u64 = 1 << 30;
+        let limits = |share, bytes| ReserveLimits { share, bytes };
+        for (free, limits, state, said) in [
+            (50 * GB, limits(0.05, GB / 2), State::Ok, "50.0 GB free"),
+            (4 * GB, limits(0.05, GB / 2), State::Warning, "no new events below 5120 MB"),
+            // The bytes count where they are more than the share, and a loop does not start below them.
+            (6 * GB, limits(0.05, 7 * GB), State::Failed, "does not start below 7168 MB"),
+            (8 * GB, limits(0.05, 7 * GB), State::Warning, "of which new events may take 1024 MB"),
+            (GB, limits(0.0, 0), State::Warning, "of which new events may take 1024 MB"),
+        ] {
+            let check = disk(Some(Space { free, total: 100 * GB }), limits);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.finding.contains(said), "{check:?}");
+        }
+        assert_eq!(disk(None, limits(0.05, 0)).state, State::Warning);
+    }
 }

@@ -1,6 +1,7 @@
 mod batches;
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     time::{Duration, Instant},
 };
@@ -25,6 +26,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Pauses between tries grow from the first to the second.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
+/// Games whose last `seq` is shown at the end; with `--json` it is in each acknowledgement.
+const GAMES_SHOWN: usize = 1000;
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  flywheel emit < events.ndjson\n  my-game | flywheel emit --json")]
 pub struct Args {
@@ -44,7 +48,8 @@ pub struct Args {
 
 /// Sends standard input to the door, in order, a batch at a time.
 ///
-/// With `--json` each acknowledgement is a line of standard output; else the last `seq` of each game is, at the end.
+/// With `--json` each acknowledgement is a line of standard output; else, at the end, how many events were taken, how
+/// durably, and the last `seq` of each game.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let server = Server::find(global, &args)?;
     let limits =
@@ -76,6 +81,9 @@ struct Sent<'g> {
     accepted: u64,
     repeated: u64,
     durability: String,
+    /// Last acknowledged `seq` of each game that is shown, and whether there are others.
+    games: BTreeMap<String, u64>,
+    more_games: bool,
 }
 
 impl<'g> Sent<'g> {
@@ -84,7 +92,8 @@ impl<'g> Sent<'g> {
         let bar = if shown { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{spinner} {human_pos} events acknowledged in {elapsed}{msg}");
         bar.set_style(style.expect("a valid template"));
-        Self { global, bar, accepted: 0, repeated: 0, durability: String::new() }
+        let (durability, games) = (String::new(), BTreeMap::new());
+        Self { global, bar, accepted: 0, repeated: 0, durability, games, more_games: false }
     }
 
     /// Sends a batch until it is acknowledged; of one with a bad line, what comes before it.
@@ -113,6 +122,7 @@ impl<'g> Sent<'g> {
             self.bar.suspend(|| crate::output::out!("{ack}"));
         } else {
             for (game, state) in ack["games"].as_object().into_iter().flatten() {
+                self.came_to(game, state["last_seq"].as_u64());
                 for gap in state["gaps"].as_array().into_iter().flatten() {
                     let (from, to) = (&gap["from"], &gap["to"]);
                     self.bar.suspend(|| crate::output::note!("{game}: seq {from} to {to} are missing"));
@@ -121,6 +131,17 @@ impl<'g> Sent<'g> {
         }
         self.bar.set_position(self.accepted + self.repeated);
         Ok(())
+    }
+
+    fn came_to(&mut self, game: &str, last_seq: Option<u64>) {
+        let Some(last_seq) = last_seq else { return };
+        if let Some(last) = self.games.get_mut(game) {
+            *last = last_seq;
+        } else if self.games.len() < GAMES_SHOWN {
+            self.games.insert(game.to_owned(), last_seq);
+        } else {
+            self.more_games = true;
+        }
     }
 
     fn sum_up(&self) {
@@ -133,6 +154,12 @@ impl<'g> Sent<'g> {
             crate::output::out!("nothing was sent");
         } else {
             crate::output::out!("{accepted} events accepted ({}), {repeated} were there already", self.durability);
+            for (game, last_seq) in &self.games {
+                crate::output::out!("{game}: last seq {last_seq}");
+            }
+            if self.more_games {
+                crate::output::out!("these are {GAMES_SHOWN} of the games; --json names all");
+            }
         }
     }
 }
@@ -193,20 +220,25 @@ impl Server {
                 Ok(response) => {
                     let status = response.status();
                     let after = response.headers().get("retry-after").and_then(|text| text.to_str().ok()?.parse().ok());
+                    // Busy, or too slow: a proxy says so without a word of JSON.
+                    let later = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
                     match response.json::<Value>().await {
                         Ok(ack) if status.is_success() => {
                             self.back(pause, bar);
                             return Ok(Ok(ack));
                         }
-                        Ok(problem) if status.is_client_error() && !matches!(status.as_u16(), 408 | 429) => {
-                            return Ok(Err(problem));
+                        Ok(problem) if later => {
+                            let why = problem["detail"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+                            (why, after)
                         }
-                        Err(_) if status.is_client_error() => {
+                        Ok(problem) if status.is_client_error() => return Ok(Err(problem)),
+                        Err(error) if later || status.is_success() => {
+                            (format!("{status}: {}", error.without_url()), after)
+                        }
+                        _ => {
                             let problem = format!("{url} answers {status}: that is no door for events");
                             return Ok(Err(json!({ "detail": problem })));
                         }
-                        Ok(problem) => (problem["detail"].as_str().unwrap_or("it is busy").to_owned(), after),
-                        Err(error) => (format!("{status}: {}", error.without_url()), after),
                     }
                 }
                 Err(error) => (format!("{:#}", anyhow::Error::from(error.without_url())), None),

@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::start::reserve_limits;
 use flywheel_kit::Shutdown;
 use tracing::info;
 

@@ -382,11 +382,15 @@ fn reserve(config: &Config) -> Result<Option<Arc<Reserve>>, Failure> {
     if folders.is_empty() {
         return Ok(None);
     }
-    let limits = ReserveLimits { share: config.stream.reserve_share, bytes: config.stream.reserve_bytes };
-    let reserve = folders.into_iter().fold(Reserve::new(limits), |reserve, folder| {
+    let reserve = folders.into_iter().fold(Reserve::new(reserve_limits(config)), |reserve, folder| {
         reserve.watching(folder.display().to_string(), move || volume(&folder))
     });
     Ok(Some(Arc::new(reserve)))
+}
+
+/// What new events may not take of a volume.
+pub fn reserve_limits(config: &Config) -> ReserveLimits {
+    ReserveLimits { share: config.stream.reserve_share, bytes: config.stream.reserve_bytes }
 }
 
 async fn game_backend(

@@ -1,46 +1,42 @@
 //! The running loop as the page, the status line and the report see it.
 
+mod fresh;
+mod models;
+mod page;
+mod recent;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use flywheel_agent::{Agent, AgentStats};
 use flywheel_backends::Backends;
-use flywheel_catalog::{CatalogError, Lease, Run, RunId};
-use flywheel_control::{
-    AliasInfo, AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper,
-    LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint,
-    ScoreSource, SwapPoint, Tiles, Verdict, Weights,
-};
-use flywheel_events::{BaseKey, ModelRef, ModelVersion};
+use flywheel_catalog::RunId;
+use flywheel_control::{AliasInfo, HistoryKeeper, LoopStatus};
+use flywheel_events::BaseKey;
 use flywheel_flows::{AssembleStats, LandStats};
 use flywheel_ingest::Door;
-use flywheel_judge::{Judge, JudgeState, ScoreRow};
+use flywheel_judge::{Judge, JudgeState};
 use flywheel_kit::{Emitter, EmitterStats};
 use flywheel_log::Reserve;
-use flywheel_registry::{AliasState, Card, RegistryError};
+use flywheel_registry::AliasState;
 use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats};
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+pub use self::models::{champion_of, first_and_best};
+use self::recent::Recent;
 use super::{
     degraded::{Silence, degraded},
     live::LiveResults,
-    report::{hard_scores, resident_memory},
     stages,
     trainer::TrainerState,
 };
 use crate::config::Config;
 
-/// Versions shown in the table of models.
-const MODELS_SHOWN: usize = 200;
-
-/// Longest wait for what is looked at once a second.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Aliases whose answers are remembered for a moment.
+const ALIASES_REMEMBERED: usize = 64;
 
 /// What there is to ask.
 pub struct Parts {
@@ -115,15 +111,17 @@ struct Kept {
     first_promotion_seconds: Option<f64>,
 }
 
-/// Implements [`LoopView`].
+/// Implements [`LoopView`](flywheel_control::LoopView).
 pub struct View {
     pub parts: Parts,
     kept: Mutex<Kept>,
+    /// What aliases name, for those who follow them: each asks once a second.
+    named: Recent<(BaseKey, String), AliasInfo>,
 }
 
 impl View {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, kept: Mutex::default() }
+        Self { parts, kept: Mutex::default(), named: Recent::new(Duration::from_secs(1), ALIASES_REMEMBERED) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -152,153 +150,6 @@ impl View {
             catalog_silence,
             registry_silence,
         }
-    }
-
-    /// Looks at what needs I/O once a second and keeps the charts going.
-    pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => self.refresh().await,
-            }
-        }
-    }
-
-    /// Brings progress, aliases and charts up to date.
-    pub async fn refresh(&self) {
-        let parts = &self.parts;
-        let asked = ask("the catalog", self.run()).await;
-        {
-            let mut kept = self.kept();
-            kept.catalog_silence.note(now_ms(), asked.as_ref().err().cloned());
-            if let Ok(run) = asked {
-                kept.progress = run.progress;
-            }
-        }
-        let mut registry_error = None;
-        for alias in ["champion", "candidate"] {
-            match ask("the registry", parts.backends.registry.resolve(&parts.base, alias)).await {
-                Ok(state) if alias == "champion" => self.kept().champion = state,
-                Ok(state) => {
-                    let mut kept = self.kept();
-                    let newest = state.as_ref().map_or(0, |state| state.version.0);
-                    kept.published = newest.saturating_sub(parts.versions_before);
-                    kept.candidate = state;
-                }
-                Err(error) => registry_error = Some(error),
-            }
-        }
-        self.kept().registry_silence.note(now_ms(), registry_error);
-        self.chart_moves().await;
-        self.rate().await;
-        self.chart(self.look());
-    }
-
-    /// The training run, from a catalog that can also be changed: a check under a fence that nobody holds takes the lock
-    /// of a change and changes nothing.
-    async fn run(&self) -> Result<Run, CatalogError> {
-        let runs = self.parts.backends.catalog.runs();
-        let nobody = Lease { run: self.parts.run.clone(), owner: "nobody".to_owned(), fence: -1, ttl: PATIENCE };
-        match runs.check(&nobody).await {
-            Err(error) if !error.is_fenced() => Err(error),
-            _ => runs.get(&self.parts.run).await,
-        }
-    }
-
-    /// Brings the chart's moves of the champion up to date, whoever made them.
-    async fn chart_moves(&self) {
-        let parts = &self.parts;
-        let (revision, seen) = {
-            let kept = self.kept();
-            (kept.champion.as_ref().map_or(0, |champion| champion.revision), kept.seen_moves)
-        };
-        if revision <= seen {
-            return;
-        }
-        match parts.backends.registry.moves(&parts.base, "champion", seen).await {
-            Ok(moves) => {
-                let mut kept = self.kept();
-                // A page's move and the regular look may both have read them.
-                for state in moves.into_iter().filter(|state| state.revision > seen) {
-                    if state.revision > kept.seen_moves {
-                        kept.seen_moves = state.revision;
-                        parts.history.swap(SwapPoint {
-                            t_ms: state.moved_at_ms,
-                            from: state.previous.map(|version| version.0),
-                            to: state.version.0,
-                            reason: state.reason,
-                            took_ms: None,
-                        });
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "reading the champion's moves"),
-        }
-    }
-
-    /// Ratings of all versions anew when there are new scores.
-    async fn rate(&self) {
-        let scores = self.parts.judge.state().scores;
-        if self.kept().rated == scores.len() {
-            return;
-        }
-        let rated = scores.len();
-        let work = tokio::task::spawn_blocking(move || (ratings_of(&scores), first_and_best(&scores)));
-        if let Ok((ratings, first_and_best)) = work.await {
-            let mut kept = self.kept();
-            kept.rated = rated;
-            kept.first_and_best = first_and_best;
-            kept.ratings = Arc::new(ratings);
-        }
-    }
-
-    fn chart(&self, look: Look) {
-        let now = jiff::Timestamp::now().as_millisecond();
-        let mut kept = self.kept();
-        let history = &self.parts.history;
-        for row in &look.judge.scores[kept.seen_scores.min(look.judge.scores.len())..] {
-            history.score(ScorePoint {
-                t_ms: row.t_ms,
-                version: row.version,
-                opponent: row.opponent.clone(),
-                games: u64::from(row.games),
-                score: row.score,
-                source: ScoreSource::Judge,
-            });
-        }
-        kept.seen_scores = look.judge.scores.len();
-        let seen = kept.seen_promotions.max(look.judge.promotions_before).min(look.judge.promotions.len());
-        for row in &look.judge.promotions[seen..] {
-            if !row.rollback && kept.first_promotion_seconds.is_none() {
-                kept.first_promotion_seconds = Some((row.t_ms - self.parts.started_ms) as f64 / 1000.0);
-            }
-        }
-        kept.seen_promotions = look.judge.promotions.len();
-        if let (Some(step), Some(loss)) = (look.progress["steps"].as_u64(), look.progress["loss"].as_f64())
-            && step > kept.last_loss_step
-        {
-            kept.last_loss_step = step;
-            history.loss(LossPoint { t_ms: now, step, loss });
-        }
-        let recent = look.agent.decision_recent;
-        if recent.count > 0 {
-            let us = |d: Duration| d.as_secs_f64() * 1e6;
-            history.latency(LatencyPoint { t_ms: now, p50_us: us(recent.p50), p99_us: us(recent.p99) });
-        }
-        for (name, slot) in [("sample_freshness_p50_ms", 0), ("sample_freshness_p99_ms", 1)] {
-            if let Some(ms) = look.progress[name].as_f64() {
-                let slot = if slot == 0 { &mut kept.freshness_worst.0 } else { &mut kept.freshness_worst.1 };
-                *slot = Some(ms);
-            }
-        }
-        if let Some((peak, _)) = look.trainer.pid.and_then(resident_memory) {
-            kept.trainer_peak = Some(kept.trainer_peak.unwrap_or(0).max(peak));
-        }
-        let before = kept.looks.take().map_or_else(|| look.clone(), |(_, newest)| newest);
-        kept.looks = Some((before, look));
     }
 
     /// The state of this moment.
@@ -358,252 +209,5 @@ impl View {
     /// Median and 99th percentile, milliseconds, of the newest report of the trainer.
     pub fn sample_freshness(&self) -> (Option<f64>, Option<f64>) {
         self.kept().freshness_worst
-    }
-}
-
-/// The answer, or why there is none within [`PATIENCE`]: what is away must not hold up the rest.
-async fn ask<T, E: std::fmt::Display>(whom: &str, question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, question).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("{whom} did not answer within {} s", PATIENCE.as_secs())),
-    }
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
-}
-
-fn opponent_scores(judge: &JudgeState, version: u64) -> Vec<OpponentScore> {
-    let rows = judge.scores.iter().filter(|row| row.version == version);
-    rows.map(|row| OpponentScore { opponent: row.opponent.clone(), games: u64::from(row.games), score: row.score })
-        .collect()
-}
-
-pub fn champion_of(parts: &Parts, judge: &JudgeState, alias: &AliasState) -> flywheel_control::Champion {
-    flywheel_control::Champion {
-        model_key: parts.base.to_string(),
-        version: alias.version.0,
-        since_ms: alias.moved_at_ms,
-        previous: alias.previous.map(|version| version.0),
-        scores: opponent_scores(judge, alias.version.0),
-        // From all scores together; the view knows it.
-        rating: None,
-    }
-}
-
-fn ratings_of(scores: &[ScoreRow]) -> HashMap<u64, f64> {
-    let results: Vec<_> =
-        scores.iter().map(|row| (format!("v{}", row.version), row.opponent.clone(), row.score, row.games)).collect();
-    let version = |player: &str| player.strip_prefix('v')?.parse().ok();
-    flywheel_judge::ratings(&results).into_iter().filter_map(|row| Some((version(&row.player)?, row.elo))).collect()
-}
-
-/// Score against `hunter` and `camper` together: of the first champion there ever was, and of the best.
-pub fn first_and_best(scores: &[ScoreRow]) -> (Option<f64>, Option<f64>) {
-    let hard = hard_scores(scores);
-    (hard.first().map(|(_, score)| *score), hard.iter().map(|(_, score)| *score).max_by(f64::total_cmp))
-}
-
-fn control_error(operation: &'static str, error: RegistryError) -> ControlError {
-    let kind = match &error {
-        e if e.is_not_found() => ControlErrorKind::NotFound,
-        e if e.is_conflict() => ControlErrorKind::Conflict,
-        e if e.is_corrupt() => ControlErrorKind::Invalid,
-        _ => ControlErrorKind::Unavailable,
-    };
-    ControlError::new(kind, operation, error.to_string()).caused_by(error)
-}
-
-#[async_trait]
-impl LoopView for View {
-    fn status(&self) -> LoopStatus {
-        self.snapshot()
-    }
-
-    fn history(&self) -> History {
-        self.parts.history.get()
-    }
-
-    fn games(&self) -> Vec<GameInfo> {
-        let mut games = self.parts.backend.sessions();
-        games.sort_by_key(|session| std::cmp::Reverse(session.started_at_ms));
-        games.into_iter().map(|session| self.info(session)).collect()
-    }
-
-    fn watch_game(&self, id: &str) -> Option<GameWatch> {
-        let session = self.parts.backend.sessions().into_iter().find(|session| session.id.as_str() == id)?;
-        let mut source = self.parts.backend.subscribe(id)?;
-        let first = Arc::new(frame(&source.borrow_and_update().clone()));
-        let (sender, frames) = watch::channel(first);
-        tokio::spawn(async move {
-            // Ends with the game, or when nobody watches any more.
-            loop {
-                tokio::select! {
-                    biased;
-                    () = sender.closed() => return,
-                    changed = source.changed() => if changed.is_err() { return },
-                }
-                let next = frame(&source.borrow_and_update().clone());
-                sender.send_replace(Arc::new(next));
-            }
-        });
-        Some(GameWatch { info: self.info(session), frames })
-    }
-
-    async fn models(&self) -> Result<Vec<ModelInfo>, ControlError> {
-        let parts = &self.parts;
-        let registry = &parts.backends.registry;
-        let failed = |error| control_error("listing models", error);
-        let cards = registry.list_newest(&parts.base, MODELS_SHOWN).await.map_err(failed)?;
-        let aliases = self.aliases(&parts.base).await.map_err(failed)?;
-        let judge = parts.judge.state();
-        let ratings = Arc::clone(&self.kept().ratings);
-        Ok(cards.into_iter().map(|card| model_info(&judge, &ratings, &aliases, card)).collect())
-    }
-
-    async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError> {
-        const OPERATION: &str = "reading an alias";
-        let (base, registry) = (parse_base(base_key, OPERATION)?, &self.parts.backends.registry);
-        let failed = |error| control_error(OPERATION, error);
-        let Some(state) = registry.resolve(&base, alias).await.map_err(failed)? else {
-            let message = format!("`{alias}` of `{base}` names nothing");
-            return Err(ControlError::new(ControlErrorKind::NotFound, OPERATION, message)
-                .hint("GET /v1/models lists the versions and their aliases"));
-        };
-        let model = ModelRef::new(base.clone(), state.version);
-        let card = registry.card(&model).await.map_err(failed)?;
-        let aliases = self.aliases(&base).await.map_err(failed)?;
-        let ratings = Arc::clone(&self.kept().ratings);
-        Ok(AliasInfo {
-            name: model.to_string(),
-            alias: state.alias,
-            revision: state.revision,
-            moved_at_ms: state.moved_at_ms,
-            reason: state.reason,
-            card: model_info(&self.parts.judge.state(), &ratings, &aliases, card),
-        })
-    }
-
-    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError> {
-        const OPERATION: &str = "reading weights";
-        let model = ModelRef::new(parse_base(base_key, OPERATION)?, ModelVersion(version));
-        let read = self.parts.backends.registry.weights(&model).await;
-        let (card, bytes) = read.map_err(|error| control_error(OPERATION, error))?;
-        Ok(Weights { sha256: card.sha256, bytes })
-    }
-
-    async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
-        const OPERATION: &str = "promoting a version";
-        let (base, registry) = (parse_base(base_key, OPERATION)?, &self.parts.backends.registry);
-        let failed = |error| control_error(OPERATION, error);
-        let to = ModelVersion(request.version);
-        registry.fetch(&ModelRef::new(base.clone(), to)).await.map_err(failed)?;
-        let reason = request.reason.as_deref().unwrap_or("promoted by hand");
-        let state = registry.promote(&base, "champion", to, request.expected_revision, reason).await.map_err(failed)?;
-        self.refresh().await;
-        Ok(alias_move(&base, state))
-    }
-
-    async fn rollback(&self, base_key: &str, request: Rollback) -> Result<AliasMove, ControlError> {
-        const OPERATION: &str = "rolling back";
-        let base = parse_base(base_key, OPERATION)?;
-        let to = request.to.map(ModelVersion);
-        let state =
-            self.parts.backends.registry.rollback(&base, to).await.map_err(|error| control_error(OPERATION, error))?;
-        self.refresh().await;
-        Ok(alias_move(&base, state))
-    }
-}
-
-impl View {
-    /// What the aliases that people know name now.
-    async fn aliases(&self, base: &BaseKey) -> Result<Vec<(&'static str, ModelVersion)>, RegistryError> {
-        let mut aliases = Vec::new();
-        for alias in ["champion", "candidate", "previous"] {
-            if let Some(state) = self.parts.backends.registry.resolve(base, alias).await? {
-                aliases.push((alias, state.version));
-            }
-        }
-        Ok(aliases)
-    }
-
-    fn info(&self, session: flywheel_tank_server::SessionInfo) -> GameInfo {
-        GameInfo {
-            id: session.id.to_string(),
-            system: "tank".to_owned(),
-            map: session.map_name,
-            opponent: session.opponent,
-            model: self.parts.agent.deciding(&session.model_key).map(|model| model.to_string()),
-            source: "live".to_owned(),
-            tick: session.tick,
-            started_at_ms: session.started_at_ms,
-            ended: session.ended.map(|end| end.as_str().to_owned()),
-        }
-    }
-}
-
-fn frame(frame: &flywheel_tank_server::GameFrame) -> GameFrame {
-    let tiles = &frame.tiles;
-    GameFrame {
-        tick: frame.tick,
-        state: Arc::clone(&frame.state),
-        tiles: Arc::new(Tiles {
-            revision: tiles.revision,
-            tile_size: tiles.tile_size,
-            columns: tiles.columns,
-            rows: tiles.cells.len() / tiles.columns.max(1),
-            cells: tiles.cells.clone(),
-        }),
-        ended: frame.ended.map(|end| end.as_str().to_owned()),
-    }
-}
-
-fn parse_base(text: &str, operation: &'static str) -> Result<BaseKey, ControlError> {
-    BaseKey::new(text).map_err(|error| ControlError::new(ControlErrorKind::Invalid, operation, error.to_string()))
-}
-
-fn alias_move(base: &BaseKey, state: AliasState) -> AliasMove {
-    AliasMove {
-        model_key: base.to_string(),
-        alias: state.alias,
-        version: state.version.0,
-        previous: state.previous.map(|version| version.0),
-        revision: state.revision,
-    }
-}
-
-fn model_info(
-    judge: &JudgeState,
-    ratings: &HashMap<u64, f64>,
-    aliases: &[(&str, ModelVersion)],
-    card: Card,
-) -> ModelInfo {
-    let version = card.version.0;
-    let taken_back = judge.promotions.iter().rfind(|p| p.rollback && p.from == Some(version));
-    let promotion = judge.promotions.iter().rfind(|p| !p.rollback && p.to == version);
-    let refusal = judge.verdicts.iter().find(|(judged, ..)| *judged == version);
-    let (verdict, verdict_line) = match (taken_back, promotion, refusal) {
-        // What was promoted again since counts as promoted.
-        (Some(back), promotion, _) if promotion.is_none_or(|p| p.t_ms < back.t_ms) => {
-            (Verdict::RolledBack, back.reason.clone())
-        }
-        (_, Some(promotion), _) => (Verdict::Promoted, promotion.reason.clone()),
-        (_, _, Some((_, true, reason))) => (Verdict::Promoted, reason.clone()),
-        (_, _, Some((_, false, reason))) => (Verdict::Refused, reason.clone()),
-        _ => (Verdict::Waiting, String::new()),
-    };
-    ModelInfo {
-        model_key: card.base_key.to_string(),
-        version,
-        parent: card.parent_version.map(|parent| parent.0),
-        published_at_ms: card.published_at_ms,
-        aliases: aliases.iter().filter(|(_, v)| *v == card.version).map(|(alias, _)| (*alias).to_owned()).collect(),
-        verdict,
-        verdict_line,
-        scores: opponent_scores(judge, version),
-        rating: ratings.get(&version).copied(),
-        train_steps: card.metrics["steps"].as_u64(),
-        size_bytes: card.size_bytes,
-        sha256: card.sha256,
     }
 }

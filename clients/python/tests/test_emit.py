@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -38,6 +40,44 @@ class Door:
         with urllib.request.urlopen(self.url + "/records") as answer:
             events = [json.loads(line) for line in answer.read().splitlines()]
         return list(dict.fromkeys(event["seq"] for event in events if event["game_id"] == game))
+
+
+class Proxy:
+    """Says what it is told to, and then what the door says."""
+
+    def __init__(self, url, said):
+        said = list(said)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if said:
+                    status, answer = said.pop(0)
+                    answer = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+                else:
+                    names = {name: self.headers[name] for name in ("Content-Type", "Content-Encoding") if name in self.headers}
+                    with urllib.request.urlopen(urllib.request.Request(url + self.path, body, names)) as door:
+                        status, answer = door.status, door.read()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
 
 
 def wait_for(condition):
@@ -123,6 +163,79 @@ class WithADoor(unittest.TestCase):
         self.assertEqual({problem["reason"] for _, problem in refused}, {"bad_kind"})
         self.assertEqual(self.door.seqs("g"), [1, 2, 3, 5, 6, 7, 9])
 
+    def test_what_a_proxy_says_refuses_no_event(self):
+        ours = "urn:flywheel:problem:bad-request"
+        said = [
+            (400, "<html><h1>400 Bad Request</h1></html>"),
+            (413, "<html>too large</html>"),
+            (422, ""),
+            (403, {"type": "urn:flywheel:problem:forbidden", "status": 403, "detail": "a page of another origin"}),
+            (404, {"status": 404, "detail": "nothing is here"}),
+            (400, {"type": "about:blank", "status": 400, "reason": "bad_kind", "index": 0}),
+            (400, {"type": ours, "status": 400, "reason": "bad_compression", "detail": "broken on its way"}),
+            (200, "<html>welcome to the hotel's wireless</html>"),
+        ]
+        refused = []
+        with Proxy(self.door.url, said) as proxy:
+            with Emitter(proxy.url, backoff_s=0.01, backoff_max_s=0.05, on_refused=lambda *it: refused.append(it)) as emitter:
+                game = emitter.game("tank", "g")
+                for tick in range(10):
+                    game.emit("tank.tick", {"tick": tick})
+                wait_for(lambda: emitter.stats.acknowledged == 10)
+                self.assertEqual((emitter.stats.refused, emitter.stats.lost, emitter.stats.retries), (0, 0, len(said)))
+        self.assertEqual((refused, self.door.seqs("g")), ([], list(range(10))))
+
+    def test_what_neither_spool_nor_server_takes_waits_in_memory(self):
+        self.door.stop()
+        with self.emitter(spool_bytes=100) as emitter:
+            game = emitter.game("tank", "g")
+            for tick in range(50):
+                game.emit("tank.tick", {"tick": tick})
+            wait_for(lambda: emitter.stats.retries > 1)
+            self.assertEqual((emitter.stats.lost, emitter.stats.spooled), (0, 0))
+            self.restart()
+            self.assertTrue(emitter.flush())
+        self.assertEqual(self.door.seqs("g"), list(range(50)))
+
+    def test_order_is_kept_when_memory_overflows_into_the_spool_and_both_are_left_behind(self):
+        self.door.stop()
+        # The first events fill memory, and the sending thread is still waiting for more when the rest is spooled.
+        emitter = self.emitter(memory_bytes=1000, linger_s=float("inf"))
+        game = emitter.game("tank", "g")
+        for tick in range(100):
+            game.emit("tank.tick", {"tick": tick})
+        self.assertGreater(emitter.stats.spooled, 0)
+        stats = emitter.close(timeout_s=0.0)
+        self.assertEqual((stats.spooled, stats.lost), (100, 0))
+        self.restart()
+        with self.emitter() as emitter:
+            self.assertTrue(emitter.flush(float("inf")))
+        self.assertEqual(self.door.seqs("g"), list(range(100)))
+
+    def test_a_program_whose_on_refused_fails_still_sends(self):
+        with self.assertLogs("flywheel"), self.emitter(on_refused=lambda *_: 1 / 0) as emitter:
+            game = emitter.game("tank", "g")
+            for kind in ["baloot.tick", "tank.tick", "baloot.tick", "tank.tick"]:
+                game.emit(kind, {})
+            wait_for(lambda: emitter.stats.acknowledged == 2)
+            self.assertEqual(emitter.stats.refused, 2)
+        self.assertEqual(self.door.seqs("g"), [1, 3])
+
+    def test_a_spool_that_somebody_cuts_while_the_server_is_away_holds_up_nobody(self):
+        self.door.stop()
+        with self.emitter() as emitter:
+            game = emitter.game("tank", "g")
+            for tick in range(200):
+                game.emit("tank.tick", {"tick": tick})
+            wait_for(lambda: emitter.stats.spooled == 200)
+            os.truncate(self.path("spool"), 0)
+            self.restart()
+            for tick in range(200, 210):
+                game.emit("tank.tick", {"tick": tick})
+            self.assertTrue(emitter.flush())
+            self.assertEqual(emitter.stats.refused, 0)
+        self.assertEqual(self.door.seqs("g"), list(range(200, 210)))
+
     def test_the_example_runs(self):
         environment = {**os.environ, "PYTHONPATH": str(HERE / "src")}
         done = subprocess.run(
@@ -169,10 +282,73 @@ class Files(unittest.TestCase):
     def test_a_spool_is_bounded_and_belongs_to_one_emitter(self):
         with tempfile.TemporaryDirectory() as folder:
             spool = Spool(os.path.join(folder, "s"), 25)
-            self.assertEqual(spool.append([b"123456789"] * 5), 2)
+            self.assertTrue(spool.append([b"123456789"] * 2))
+            self.assertFalse(spool.append([b"123456789"]))
+            self.assertTrue(spool.append([b"1234"]))
             with self.assertRaisesRegex(RuntimeError, "in use"):
                 Spool(os.path.join(folder, "s"), 25)
             spool.close()
+
+    def test_what_is_acknowledged_takes_no_room_from_what_waits(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            spool = Spool(path, 1000)
+            line = b"%099d"
+            for n in range(9):
+                self.assertTrue(spool.append([line % n]))
+            # Never empty, and never more than nine tenths full.
+            for n in range(9, 500):
+                front = spool.peek(1, 1)
+                self.assertEqual(front, [line % (n - 9)])
+                spool.drop(front)
+                self.assertTrue(spool.append([line % n]), n)
+                self.assertLessEqual(os.path.getsize(path), 1250)
+            self.assertTrue(spool.append([line % 500]))
+            self.assertFalse(spool.append([line % 501]))
+            with self.assertRaisesRegex(RuntimeError, "in use"):
+                Spool(path, 1000)
+            spool.close()
+            spool = Spool(path, 1000)
+            self.assertEqual(spool.peek(100, 1 << 20), [line % n for n in range(491, 501)])
+            spool.close()
+
+    def test_a_long_front_that_is_acknowledged_gives_its_disk_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            spool = Spool(path, 1 << 30)
+            line = b"x" * ((64 << 10) - 1)
+            self.assertTrue(spool.append([line] * 100))
+            for _ in range(80):
+                spool.drop([line])
+            self.assertEqual(spool.pending_bytes, 20 * (64 << 10))
+            self.assertLess(os.path.getsize(path), 4 << 20)
+            self.assertEqual(spool.peek(100, 1 << 30), [line] * 20)
+            spool.close()
+
+    def test_a_file_that_somebody_cuts_is_read_on_from_what_is_left(self):
+        lines = [b"{%d}" % n for n in range(9)]
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            spool = Spool(path, 1 << 20)
+            spool.append(lines)
+            spool.drop(spool.peek(2, 100))
+            os.truncate(path, 18)
+            self.assertEqual(spool.peek(100, 100), lines[2:4])
+            spool.drop(lines[2:4])
+            spool.append(lines)
+            spool.drop(lines[:2])
+            os.truncate(path, 0)
+            self.assertTrue(spool.append(lines[5:]))
+            self.assertEqual(spool.peek(100, 100), lines[5:])
+            os.truncate(path, 0)
+            spool.drop(lines[5:])
+            self.assertEqual((spool.pending_bytes, spool.peek(1, 1)), (0, []))
+            spool.close()
+
+    def test_a_setting_that_makes_no_sense_is_named_before_anything_starts(self):
+        for setting in ["batch_events", "memory_bytes", "timeout_s", "backoff_s", "backoff_max_s"]:
+            with self.assertRaisesRegex(ValueError, f"^{setting} is 0"):
+                Emitter("http://127.0.0.1:1", **{setting: 0})
 
     def test_a_table_is_read_into_arrays(self):
         try:

@@ -41,10 +41,13 @@ class Server:
             self.send(request, 200, {"items": [{"model_key": "bot"}]})
             return
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, list):
+            self.send(request, 200, answer)
+            return
         if isinstance(answer, int):
             self.send(request, answer, {"status": answer, "detail": "told so"})
             return
-        tag = f'W/"{answer["revision"]}-{answer["card"]["version"]}"'
+        tag = f'W/"{answer["revision"]}-{answer["card"]["version"]}-{answer["card"]["sha256"]}"'
         if request.headers.get("If-None-Match") == tag:
             self.not_sent_again += 1
             request.send_response(304)
@@ -87,6 +90,19 @@ class Following(unittest.TestCase):
         self.assertEqual(server.not_sent_again, 3, "what is known is not sent again")
         self.assertEqual(server.asked[:2], ["/v1/models", "/v1/models/bot/champion"])
         self.assertEqual(server.asked.count("/v1/models"), 1)
+
+    def test_a_name_that_stands_for_other_weights_is_another_version(self):
+        other = named(1, 1)
+        other["card"] = {**other["card"], "sha256": "ff"}
+        # In between an answer of something that is not the loop.
+        server = self.server(named(1, 1), named(1, 1), ["welcome"], other)
+        found = [card["sha256"] for _, (_, card) in zip(range(2), follow(server.url, every_s=0.001))]
+        self.assertEqual(found, ["01", "ff"])
+
+    def test_a_setting_that_makes_no_sense_is_named_at_once(self):
+        for setting in ["every_s", "timeout_s"]:
+            with self.assertRaisesRegex(ValueError, f"^{setting} is 0"):
+                follow("http://127.0.0.1:1", **{setting: 0})
 
     def test_an_alias_that_is_not_there_is_refused_at_the_beginning(self):
         server = self.server(404)

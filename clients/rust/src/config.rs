@@ -33,7 +33,7 @@ pub struct EmitConfig {
     pub url: String,
     /// The file that takes events while the server is away; without one they stay in memory.
     pub spool: Option<PathBuf>,
-    /// Longest spool file.
+    /// Most that waits in the spool; its file may be a quarter longer, by what is acknowledged.
     pub spool_bytes: u64,
     /// Events that wait in memory; beyond it they go to the spool.
     pub memory_bytes: usize,
@@ -95,19 +95,26 @@ impl EmitConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), ClientError> {
-        for (name, value) in [
-            ("batch_events", self.batch_events),
-            ("batch_bytes", self.batch_bytes),
-            ("memory_bytes", self.memory_bytes),
-            ("spool_bytes", usize::from(self.spool_bytes > 0)),
-            ("timeout", usize::from(!self.timeout.is_zero())),
-        ] {
-            if value == 0 {
-                let why = "it is zero; give it at least 1";
-                return Err(ClientError::new(ClientErrorKind::Setting, "checking the setting", name, why));
-            }
+        not_zero(&[
+            ("batch_events", self.batch_events == 0),
+            ("batch_bytes", self.batch_bytes == 0),
+            ("memory_bytes", self.memory_bytes == 0),
+            ("spool_bytes", self.spool_bytes == 0),
+            ("timeout", self.timeout.is_zero()),
+            // Without pauses a server that is away is asked as fast as a core can.
+            ("backoff", self.backoff.is_zero()),
+            ("backoff_max", self.backoff_max.is_zero()),
+        ])
+    }
+}
+
+fn not_zero(settings: &[(&str, bool)]) -> Result<(), ClientError> {
+    match settings.iter().find(|(_, is_zero)| *is_zero) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let why = "it is zero; give it more, or leave it at its default";
+            Err(ClientError::new(ClientErrorKind::Setting, "checking the setting", name, why))
         }
-        Ok(())
     }
 }
 
@@ -163,5 +170,19 @@ impl FollowConfig {
     pub fn keep(mut self, path: impl Into<PathBuf>) -> Self {
         self.keep = Some(path.into());
         self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
+        not_zero(&[
+            // The server would be asked as fast as a core can.
+            ("every", self.every.is_zero()),
+            ("timeout", self.timeout.is_zero()),
+            ("shape", self.shape.is_some_and(|(inputs, outputs)| inputs == 0 || outputs == 0)),
+        ])?;
+        if self.alias.is_empty() {
+            let why = "it is empty; `champion`, `candidate` and `previous` are names";
+            return Err(ClientError::new(ClientErrorKind::Setting, "checking the setting", "alias", why));
+        }
+        Ok(())
     }
 }

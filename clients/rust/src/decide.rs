@@ -30,10 +30,11 @@ impl Decider {
     /// The action of the highest value.
     ///
     /// # Panics
-    /// If the observation has not the length that the followed model takes
+    /// "an observation of … numbers, where … takes …", if it has not the length that the followed model takes
     /// (see [`FollowConfig::shape`](crate::FollowConfig::shape)).
     pub fn decide(&mut self, observation: &[f32]) -> Decision {
         let network = self.live.load();
+        one(&network, observation);
         let values = self.evaluate(&network, observation);
         Decision { action: argmax(values), model: network.model.clone() }
     }
@@ -44,6 +45,7 @@ impl Decider {
     /// As [`Decider::decide`].
     pub fn decide_among(&mut self, observation: &[f32], legal: impl Fn(usize) -> bool) -> Option<Decision> {
         let network = self.live.load();
+        one(&network, observation);
         let values = self.evaluate(&network, observation);
         let mut best: Option<usize> = None;
         for action in (0..values.len()).filter(|&action| legal(action)) {
@@ -71,16 +73,28 @@ impl Decider {
     /// As [`Decider::decide`].
     pub fn values(&mut self, observation: &[f32]) -> &[f32] {
         let network = self.live.load();
+        one(&network, observation);
         self.evaluate(&network, observation)
     }
 
     fn evaluate(&mut self, network: &VersionedNetwork, observations: &[f32]) -> &[f32] {
         let spec = network.spec();
         let (n, rest) = (observations.len() / spec.inputs, observations.len() % spec.inputs);
-        assert!(rest == 0, "{} numbers are no observations of {}", observations.len(), spec.inputs);
+        let found = observations.len();
+        assert!(rest == 0, "{found} numbers are no observations of {}, which {} takes", spec.inputs, name(network));
         self.values.clear();
         self.values.resize(n * spec.outputs, 0.0);
         network.evaluate(observations, &mut self.values, &mut self.scratch);
         &self.values
     }
+}
+
+/// Two observations must not pass for one: the action would be one that the game does not have.
+fn one(network: &VersionedNetwork, observation: &[f32]) {
+    let (found, inputs) = (observation.len(), network.spec().inputs);
+    assert!(found == inputs, "an observation of {found} numbers, where {} takes {inputs}", name(network));
+}
+
+fn name(network: &VersionedNetwork) -> String {
+    network.model.as_ref().map_or_else(|| "the model".to_owned(), ToString::to_string)
 }

@@ -1,6 +1,7 @@
 //! Events from a game to the server, without the game ever waiting.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -145,8 +146,10 @@ impl Sender {
                         at_most = all;
                         let event = batch.lines.strip_suffix(b"\n").unwrap_or(&batch.lines);
                         warn!(%problem, "the server refuses an event for good; it is left out");
-                        if let Some(told) = &self.config.on_refused {
-                            told(event, &problem);
+                        if let Some(told) = &self.config.on_refused
+                            && catch_unwind(AssertUnwindSafe(|| told(event, &problem))).is_err()
+                        {
+                            warn!("`on_refused` panicked; sending goes on");
                         }
                         self.queue.refused(&batch)
                     }

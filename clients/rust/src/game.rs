@@ -97,7 +97,9 @@ impl Draft<'_> {
     /// away it may write to the spool file.
     ///
     /// # Errors
-    /// `BadEvent` if the server would refuse it, `Closed` if the emitter is; no `seq` is taken then.
+    /// `BadEvent` if its kind is another system's, its payload is no object, or it is too long or too deep; `Closed` if
+    /// the emitter is. No `seq` is taken then. Whether a payload has its kind's fields only the server knows: what it
+    /// refuses is given to [`EmitConfig::on_refused`](crate::EmitConfig::on_refused), and its `seq` stays a gap.
     pub fn emit(self) -> Result<u64, ClientError> {
         let Self { game, mut event, wrong } = self;
         let failed = |kind, why: String| ClientError::new(kind, "emitting", &event.kind, why);

@@ -16,6 +16,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Problem {
+    /// `urn:flywheel:problem:…`; empty if the answer is not the loop's.
+    #[serde(rename = "type")]
+    pub kind: String,
     pub status: u16,
     pub detail: String,
     /// Stable word for what is wrong, such as `bad_kind`.
@@ -25,6 +28,19 @@ pub struct Problem {
     /// Its field.
     pub field: Option<String>,
     pub hint: Option<String>,
+}
+
+impl Problem {
+    /// Whether the doors say this of the events themselves. A page of a proxy says it of nobody; a body that broke on
+    /// its way is no event's fault.
+    fn blames(&self, lines: &[u8]) -> bool {
+        let ours = self.kind.starts_with("urn:flywheel:problem:");
+        match (ours, self.reason.as_deref()) {
+            (true, Some("empty")) => lines.trim_ascii().is_empty(),
+            (true, Some(_)) => self.index.is_some() || self.status == StatusCode::PAYLOAD_TOO_LARGE,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -82,8 +98,8 @@ impl Http {
         url
     }
 
-    /// Posts envelopes, one a line. Only what is said of the events themselves refuses them: an address that is not
-    /// the loop's, or that wants a password, is a server that is away.
+    /// Posts envelopes, one a line. Only what the doors say of the events themselves refuses them: an address that is
+    /// not the loop's, that wants a password, or a proxy with an opinion, is a server that is away.
     pub async fn post_lines<T: DeserializeOwned>(&self, lines: &[u8], packed: Compression) -> Result<T, Failure> {
         let url = self.url(&["v1", "events"]);
         let request = self.client.post(url.clone()).header(header::CONTENT_TYPE, "application/x-ndjson");
@@ -99,7 +115,12 @@ impl Http {
                     .map_err(|error| Failure::away(format!("`{url}` did not answer with an acknowledgement: {error}")))
             }
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
-                Err(Failure::Refused(problem(answer).await))
+                let retry_after = retry_after(&answer);
+                let problem = problem(answer).await;
+                if problem.blames(lines) {
+                    return Err(Failure::Refused(problem));
+                }
+                Err(Failure::Away { why: format!("`{url}` answered {problem}"), retry_after })
             }
             _ => Err(away(answer).await),
         }
@@ -129,7 +150,7 @@ impl Http {
 
     /// At most `limit` bytes.
     pub async fn get_bytes(&self, url: Url, limit: usize) -> Result<Vec<u8>, Failure> {
-        let request = self.client.get(url).timeout(self.timeout * 6);
+        let request = self.client.get(url).timeout(self.timeout.saturating_mul(6));
         let answer = request.send().await.map_err(|error| Failure::away(chain(&error)))?;
         limited(good(answer).await?, limit).await
     }
@@ -148,10 +169,13 @@ async fn good(answer: Response) -> Result<Response, Failure> {
 }
 
 async fn away(answer: Response) -> Failure {
-    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|text| text.to_str().ok()?.parse().ok());
-    let retry_after = seconds.map(Duration::from_secs);
-    let at = answer.url().clone();
+    let (at, retry_after) = (answer.url().clone(), retry_after(&answer));
     Failure::Away { why: format!("`{at}` answered {}", problem(answer).await), retry_after }
+}
+
+fn retry_after(answer: &Response) -> Option<Duration> {
+    let seconds = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 async fn problem(answer: Response) -> Problem {

@@ -15,20 +15,21 @@
 //! - **Everything is bounded**: memory, spool, batches, answers, weights and waits.
 //!
 //! ```no_run
-//! # fn example(observation: [f32; 108], over: bool) -> Result<(), Box<dyn std::error::Error>> {
+//! # fn example(url: &str, ticks: Vec<(u64, [f32; 108])>) -> Result<(), Box<dyn std::error::Error>> {
 //! use flywheel_client::{EmitConfig, Emitter, FollowConfig, Follower, GameId, System};
 //!
-//! let emitter = Emitter::start(EmitConfig::new("http://127.0.0.1:8080").spool("events.spool"))?;
-//! let champion = Follower::start(FollowConfig::new("http://127.0.0.1:8080"))?;
+//! let emitter = Emitter::start(EmitConfig::new(url).spool("events.spool"))?;
+//! let champion = Follower::start(FollowConfig::new(url))?;
 //! let (game, mut decider) = (emitter.game(System::Tank, GameId::new("g-17")?), champion.decider());
-//! while !over {
+//! for (tick, observation) in ticks {
 //!     let decision = decider.decide(&observation);
-//!     let input = serde_json::json!({"tick": 1, "action": decision.action});
-//!     game.event("tank.input").actor("ai-1").model(decision.model).payload(&input).emit()?;
+//!     let chosen = serde_json::json!({"tick": tick, "action": decision.action});
+//!     game.event("tank.decision").actor("ai-1").model(decision.model).payload(&chosen).emit()?;
 //! }
 //! # Ok(()) }
 //! ```
 
+mod clock;
 mod config;
 mod decide;
 mod emitter;

@@ -10,7 +10,11 @@ use std::{
 use flywheel_events::GameId;
 use serde::Deserialize;
 
-use crate::{EmitConfig, spool::Spool};
+use crate::{
+    EmitConfig,
+    clock::{after, jittered},
+    spool::Spool,
+};
 
 /// What an acknowledged event survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -190,7 +194,7 @@ impl Queue {
 
     /// Waits until everything is acknowledged; false if that took too long.
     pub fn flush(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+        let until = after(patience);
         let mut state = self.lock();
         state.flushing += 1;
         self.work.notify_one();
@@ -228,10 +232,26 @@ impl Queue {
     /// emitter is closed.
     pub fn next(&self, at_most: usize) -> io::Result<Option<Batch>> {
         let mut state = self.lock();
-        while state.drained() && !state.closed {
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            while state.drained() && !state.closed {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state = self.linger(state, at_most);
+            if state.closed {
+                return Ok(None);
+            }
+            if let Some(batch) = self.oldest(&mut state, at_most)? {
+                return Ok(Some(batch));
+            }
+            // What waited in the spool is gone; its file was cut.
+            if state.drained() {
+                self.done.notify_all();
+            }
         }
-        let until = Instant::now() + self.config.linger;
+    }
+
+    fn linger<'q>(&'q self, mut state: MutexGuard<'q, State>, at_most: usize) -> MutexGuard<'q, State> {
+        let until = after(self.config.linger);
         while !(state.closed
             || state.flushing > 0
             || state.spooled() > 0
@@ -244,9 +264,10 @@ impl Queue {
             }
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if state.closed {
-            return Ok(None);
-        }
+        state
+    }
+
+    fn oldest(&self, state: &mut State, at_most: usize) -> io::Result<Option<Batch>> {
         let (mut lines, mut n) = (Vec::new(), 0);
         for line in &state.memory {
             if n >= at_most || (n > 0 && lines.len() + line.len() > self.config.batch_bytes) {
@@ -259,11 +280,8 @@ impl Queue {
         let from_spool = n == 0;
         if let (true, Some(spool)) = (from_spool, &mut state.spool) {
             (lines, n) = spool.peek(at_most, self.config.batch_bytes)?;
-            if n == 0 {
-                return Err(io::Error::other("the spool is shorter than it was"));
-            }
         }
-        Ok(Some(Batch { lines, n, from_spool }))
+        Ok((n > 0).then_some(Batch { lines, n, from_spool }))
     }
 
     pub fn acknowledged(&self, batch: &Batch, ack: &Ack) -> io::Result<()> {
@@ -309,8 +327,8 @@ impl Queue {
     pub fn pause(&self, why: String, retry_after: Option<Duration>) {
         let ceiling =
             self.config.backoff.saturating_mul(1 << self.lock().failures.min(20)).min(self.config.backoff_max);
-        let wait = ceiling.mul_f64(rand::random_range(0.5..=1.0));
-        let until = Instant::now() + wait.max(retry_after.unwrap_or_default().min(self.config.backoff_max));
+        let wait = jittered(ceiling);
+        let until = after(wait.max(retry_after.unwrap_or_default().min(self.config.backoff_max)));
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         state.stats.retries += 1;

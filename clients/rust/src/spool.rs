@@ -7,13 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 use crate::{ClientError, ClientErrorKind};
+
+/// What is acknowledged is cut off the file once it is this much, and at least as much as still waits.
+const CUT_FROM_BYTES: u64 = 4 << 20;
 
 /// One event a line. `path` holds the events, `path.done` how many bytes of it are acknowledged, as in the Python
 /// client, so that either takes over the other's file.
 ///
 /// A line without its newline was torn by a crash and is cut off. If the process dies between an acknowledgement and
 /// the note of it, events are sent again, which the server recognises.
+///
+/// What waits is bounded by `limit`. The file is that and a quarter of the limit at most: what is acknowledged lies in
+/// front until it is worth copying the rest away from it.
 #[derive(Debug)]
 pub(crate) struct Spool {
     path: PathBuf,
@@ -21,6 +29,8 @@ pub(crate) struct Spool {
     file: File,
     size: u64,
     done: u64,
+    /// So much must be acknowledged before it is cut off; grows while that fails.
+    cut_from: u64,
 }
 
 impl Spool {
@@ -37,7 +47,7 @@ impl Spool {
                 return Err(failed("it cannot be locked; put it on a local disk").caused_by(error));
             }
         }
-        let mut spool = Self { path: path.to_owned(), limit, file, size: 0, done: 0 };
+        let mut spool = Self { path: path.to_owned(), limit, file, size: 0, done: 0, cut_from: CUT_FROM_BYTES };
         spool.recover().map_err(|error| failed(&error.to_string()).caused_by(error))?;
         Ok(spool)
     }
@@ -49,13 +59,23 @@ impl Spool {
 
     /// Writes all `lines` or none; a full spool or disk takes none.
     pub fn append<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        self.look().is_ok() && self.try_append(lines)
+    }
+
+    fn try_append<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
         let mut data = Vec::new();
         for line in lines {
             data.extend_from_slice(line);
             data.push(b'\n');
-            if self.size + data.len() as u64 > self.limit {
+            if self.pending() + data.len() as u64 > self.limit {
                 return false;
             }
+        }
+        // Then a quarter of the limit is acknowledged, so that events are copied at most four times.
+        if self.size + data.len() as u64 > self.limit.saturating_add(self.limit / 4)
+            && !self.cut_front([]).unwrap_or(false)
+        {
+            return false;
         }
         if self.file.write_all(&data).is_err() {
             // A part may be there. Should the cut fail too, the next start cuts at the last newline; whole lines of
@@ -69,40 +89,57 @@ impl Spool {
 
     /// Puts lines before all others, or nothing; for events that are older than what is spooled.
     pub fn prepend<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
-        self.try_prepend(lines).unwrap_or(false)
+        self.look().is_ok() && self.cut_front(lines).unwrap_or(false)
     }
 
-    fn try_prepend<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> io::Result<bool> {
+    /// A new file of `lines` and then what waits takes the place of this one; false if that is more than the limit.
+    fn cut_front<'a>(&mut self, lines: impl IntoIterator<Item = &'a [u8]>) -> io::Result<bool> {
         let mut data = Vec::new();
         for line in lines {
             data.extend_from_slice(line);
             data.push(b'\n');
         }
         let size = data.len() as u64 + self.pending();
-        if size > self.limit {
+        if size > self.limit.max(self.pending()) {
             return Ok(false);
         }
         let part = beside(&self.path, ".part");
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&part)?;
+        let cut = self.replace(&part, &data, size);
+        match &cut {
+            Ok(()) => self.cut_from = CUT_FROM_BYTES,
+            Err(_) => {
+                // Half a copy on a disk that may be full.
+                let _ = fs::remove_file(&part);
+                self.cut_from = self.cut_from.max(self.done).saturating_mul(2);
+            }
+        }
+        cut.map(|()| true)
+    }
+
+    fn replace(&mut self, part: &Path, data: &[u8], size: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(part)?;
         file.set_len(0)?;
-        file.write_all(&data)?;
+        file.write_all(data)?;
         self.file.seek(SeekFrom::Start(self.done))?;
-        io::copy(&mut self.file, &mut file)?;
+        if io::copy(&mut (&self.file).take(self.pending()), &mut file)? < self.pending() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.try_lock().map_err(|_| io::ErrorKind::ResourceBusy)?;
         // The note first: after a crash between the two, what was acknowledged is sent again.
         self.note(0)?;
-        file.try_lock().map_err(|_| io::ErrorKind::ResourceBusy)?;
-        fs::rename(&part, &self.path)?;
+        fs::rename(part, &self.path)?;
         (self.file, self.size, self.done) = (file, size, 0);
-        Ok(true)
+        Ok(())
     }
 
     /// The oldest whole lines, each with its newline, and how many they are: at least one if there is any.
     pub fn peek(&mut self, max_events: usize, max_bytes: usize) -> io::Result<(Vec<u8>, usize)> {
+        self.look()?;
         self.file.seek(SeekFrom::Start(self.done))?;
         let (mut data, mut wanted) = (Vec::new(), max_bytes.max(1) as u64);
         loop {
             let left = self.pending() - data.len() as u64;
-            (&self.file).take(wanted.min(left)).read_to_end(&mut data)?;
+            let read = (&self.file).take(wanted.min(left)).read_to_end(&mut data)?;
             let (mut n, mut end) = (0, 0);
             for (at, _) in data.iter().enumerate().filter(|(_, byte)| **byte == b'\n').take(max_events.max(1)) {
                 (n, end) = (n + 1, at + 1);
@@ -111,16 +148,29 @@ impl Spool {
                 data.truncate(end);
                 return Ok((data, n));
             }
+            if read == 0 {
+                // Cut since it was looked at; the next call looks again.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             wanted = 64 << 10;
         }
     }
 
     /// The first `n_bytes` of what [`Spool::peek`] gave are acknowledged.
     pub fn drop_front(&mut self, n_bytes: u64) -> io::Result<()> {
+        if self.look()? {
+            // Where they lay nobody knows any more: they may be sent again, and are recognised.
+            return Ok(());
+        }
         self.done += n_bytes;
         debug_assert!(self.done <= self.size);
         if self.done < self.size {
-            return self.note(self.done);
+            self.note(self.done)?;
+            if self.done >= self.cut_from.max(self.pending()) {
+                // Should it fail, it is tried again when twice as much is acknowledged.
+                let _ = self.cut_front([]);
+            }
+            return Ok(());
         }
         // The note first: if the process dies between the two, all of it is sent again. The other way round, a note
         // of an earlier file could be believed of a later one.
@@ -128,6 +178,17 @@ impl Spool {
         self.file.set_len(0)?;
         (self.size, self.done) = (0, 0);
         Ok(())
+    }
+
+    /// Somebody may have cut the file, to get his disk back: then goes on with what is left. True if so.
+    fn look(&mut self) -> io::Result<bool> {
+        let found = self.file.metadata()?.len();
+        if found >= self.size {
+            return Ok(false);
+        }
+        warn!(path = %self.path.display(), bytes = self.size - found, "the spool was cut by somebody else; what is gone is lost");
+        self.recover()?;
+        Ok(true)
     }
 
     fn note(&self, done: u64) -> io::Result<()> {

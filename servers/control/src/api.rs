@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::page::knows;
+use crate::parcel::OnItsWay;
+use crate::router::Control;
+use crate::{AliasMove, GameInfo, History, LoopView, ModelInfo, Problem, Promote, Rollback, Weights};
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::page::knows;
-use crate::router::Control;
-use crate::{AliasMove, GameInfo, History, LoopView, ModelInfo, Problem, Promote, Rollback, Weights};
 
 /// The state as JSON text, taken anew at most five times a second however many ask.
 #[derive(Debug, Default)]
@@ -94,20 +93,10 @@ pub(crate) async fn weights(
     if known {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    // The place is given back when the last byte has left, not when the file was read.
-    let body = Bytes::from_owner(OnItsWay { bytes, _place: place });
-    Ok((head, [(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
-}
-
-struct OnItsWay {
-    bytes: Bytes,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for OnItsWay {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+    let length = (header::CONTENT_LENGTH, bytes.len().to_string());
+    let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
+    let body = Body::from_stream(OnItsWay::new(bytes, place, control.weights_deadline));
+    Ok((head, [kind, length], body).into_response())
 }
 
 pub(crate) async fn games(State(control): State<Arc<Control>>) -> Json<Listed<GameInfo>> {

@@ -26,6 +26,7 @@ mod history;
 mod live;
 mod metrics;
 mod page;
+mod parcel;
 mod problem;
 mod router;
 mod status;

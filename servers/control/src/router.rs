@@ -32,6 +32,8 @@ pub struct ControlConfig {
     pub game_sockets_max: usize,
     /// Weight files that may be on their way at the same time; each is in memory meanwhile.
     pub weights_max: usize,
+    /// Longest time in which a weight file must be taken; then its place is given to the next.
+    pub weights_deadline: Duration,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
     /// Names besides addresses and `localhost` by which the server may be asked for, without port.
@@ -47,6 +49,7 @@ impl Default for ControlConfig {
             status_sockets_max: 64,
             game_sockets_max: 32,
             weights_max: 16,
+            weights_deadline: Duration::from_secs(60),
             stub_page: false,
             hosts: Vec::new(),
             doors: Router::new(),
@@ -62,6 +65,7 @@ pub(crate) struct Control {
     pub(crate) status_places: Arc<Semaphore>,
     pub(crate) game_places: Arc<Semaphore>,
     pub(crate) weight_places: Arc<Semaphore>,
+    pub(crate) weights_deadline: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -83,6 +87,7 @@ pub fn router(
         status_places: Arc::new(Semaphore::new(config.status_sockets_max)),
         game_places: Arc::new(Semaphore::new(config.game_sockets_max)),
         weight_places: Arc::new(Semaphore::new(config.weights_max)),
+        weights_deadline: config.weights_deadline,
         stop,
     });
     Router::new()

@@ -102,9 +102,10 @@ pub struct AliasInfo {
 }
 
 impl AliasInfo {
-    /// Changes when the alias moves. Weak: scores and verdict of the same version may change meanwhile.
+    /// Changes when the alias moves, and where a loop that began anew gives an old name to other weights. Weak: scores
+    /// and verdict of the same version may change meanwhile.
     pub fn etag(&self) -> String {
-        format!("W/\"{}-{}\"", self.revision, self.card.version)
+        format!("W/\"{}-{}-{}\"", self.revision, self.card.version, self.card.sha256)
     }
 }
 

@@ -43,6 +43,12 @@ const FRAMES_TOGETHER: usize = 256;
 /// Bytes of them.
 const BYTES_TOGETHER: usize = 4 << 20;
 
+/// Longest answer. It names each game, and each gap, of the frames that it is about, which takes less than their events
+/// did; a bound below that would break the socket over and over, since the same events are sent again each time.
+const fn answer_bytes_max(frame_bytes: usize) -> usize {
+    frame_bytes.saturating_add(BYTES_TOGETHER + (256 << 10))
+}
+
 pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null"));
@@ -65,7 +71,7 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
     upgrade
         .max_message_size(limit)
         .max_frame_size(limit)
-        .max_write_buffer_size(256 << 10)
+        .max_write_buffer_size(answer_bytes_max(limit))
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
             gauge!(SOCKETS).increment(1.0);

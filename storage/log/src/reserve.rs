@@ -31,6 +31,13 @@ pub struct ReserveLimits {
     pub bytes: u64,
 }
 
+impl ReserveLimits {
+    /// Bytes of a volume of `total` bytes that new records may not take.
+    pub fn of(&self, total: u64) -> u64 {
+        ((total as f64 * self.share) as u64).max(self.bytes)
+    }
+}
+
 /// Why nothing is taken, and since when (milliseconds since 1970-01-01 UTC).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shut {
@@ -121,7 +128,7 @@ impl Reserve {
     /// What is wrong with a volume that has too little room.
     fn short(&self, volume: &Volume, was_shut: bool) -> Option<String> {
         let space = (volume.probe)().ok()?;
-        let reserve = ((space.total as f64 * self.limits.share) as u64).max(self.limits.bytes);
+        let reserve = self.limits.of(space.total);
         let needed = if was_shut { reserve.saturating_add(reserve / 8) } else { reserve };
         (space.free < needed).then(|| {
             format!(

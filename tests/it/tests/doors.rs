@@ -2,10 +2,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use flywheel_it::{
@@ -161,7 +166,7 @@ fn emit_sends_standard_input_names_the_line_that_is_bad_and_knows_what_is_there_
 
     let again = emit(&all, &[]);
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert_eq!(again.stdout, "0 events accepted (fsynced), 26 were there already\n");
+    assert_eq!(again.stdout, "0 events accepted (fsynced), 26 were there already\nemitted: last seq 25\n");
     let nothing = emit("\n\n", &[]);
     assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(0), "nothing was sent\n"));
 
@@ -173,7 +178,23 @@ fn emit_sends_standard_input_names_the_line_that_is_bad_and_knows_what_is_there_
     assert!(error["error"].as_str().unwrap().starts_with("line 4: `system` is missing"), "{error}");
     assert_eq!(serde_json::from_str::<Value>(refused.stdout.trim()).unwrap()["accepted"], 2, "{refused:?}");
     let mended = emit(&bad.replace(r#"{"v":1,"seq":"x"}"#, ""), &[]);
-    assert_eq!(mended.stdout, "2 events accepted (fsynced), 2 were there already\n", "{mended:?}");
+    assert_eq!(
+        mended.stdout, "2 events accepted (fsynced), 2 were there already\nemitted: last seq 29\n",
+        "{mended:?}"
+    );
+
+    // A line longer than any event: those before it are sent, in however many batches they are.
+    let long = format!("{}{{\"x\":\"{}\"}}\n{}", lines("long", 0..700), "y".repeat(3 << 20), lines("long", 700..701));
+    let cut = emit(&long, &["--batch", "300"]);
+    assert_eq!(
+        (cut.code, cut.stdout.as_str()),
+        (Some(7), "700 events accepted (fsynced), 0 were there already\nlong: last seq 699\n")
+    );
+    assert!(
+        cut.stderr.contains("line 701 is longer than") && cut.stderr.contains("lines before it were sent"),
+        "{cut:?}"
+    );
+    assert_eq!(seqs(&rows(&program, &scratch, "long", 700)), (0..700).collect::<Vec<_>>());
 
     assert_eq!(seqs(&rows(&program, &scratch, "emitted", 30)), (0..30).collect::<Vec<_>>());
     the_books_balance(running, &program, &scratch);
@@ -183,6 +204,71 @@ fn emit_sends_standard_input_names_the_line_that_is_bad_and_knows_what_is_there_
     assert!(nobody.stderr.contains("sending to http://127.0.0.1") && nobody.stderr.contains("try:"), "{nobody:?}");
     let wrong = emit(&all, &["--url", "ftp://127.0.0.1"]);
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
+#[test]
+fn emit_tries_again_what_a_busy_server_or_a_proxy_put_off_and_gives_up_on_what_is_no_door() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("busy");
+    let input = scratch.path().join("events.ndjson");
+    fs::write(&input, lines("busy", 0..3)).unwrap();
+    let ack = json!({"accepted": 3, "repeated": 0, "durability": "fsynced", "games": {"busy": {"last_seq": 2}}});
+    let ack = ack.to_string();
+    let sent = |answers: &[(&'static str, &str)]| {
+        let (url, asked) = says(answers);
+        let emitted = flywheel_reads(&program, &scratch.data(), &["emit", "--url", &url], &input);
+        (emitted, asked.load(Ordering::Relaxed))
+    };
+    let html = "<html>come back later</html>";
+    let busy = [
+        ("429 Too Many Requests", html),
+        ("408 Request Timeout", ""),
+        ("425 Too Early", html),
+        ("502 Bad Gateway", html),
+    ];
+    let (taken, asked) = sent(&[&busy[..], &[("200 OK", &ack)]].concat());
+    assert_eq!((taken.code, asked), (Some(0), 5), "{taken:?}");
+    assert_eq!(taken.stdout, "3 events accepted (fsynced), 0 were there already\nbusy: last seq 2\n");
+    let (refused, asked) = sent(&[("404 Not Found", html)]);
+    assert_eq!((refused.code, asked), (Some(7), 1), "{refused:?}");
+    assert!(refused.stderr.contains("that is no door for events"), "{refused:?}");
+}
+
+/// A server that gives these answers, one a connection, and then is silent; and how often it was asked.
+fn says(answers: &[(&'static str, &str)]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers: Vec<String> = answers
+        .iter()
+        .map(|(status, body)| {
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            head + body
+        })
+        .collect();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    thread::spawn(move || {
+        for answer in &answers {
+            let (stream, _) = listener.accept().unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut reader = BufReader::new(stream);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            reader.into_inner().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (url, asked)
 }
 
 #[test]

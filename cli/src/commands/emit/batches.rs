@@ -13,6 +13,8 @@ const LINE_BYTES: usize = 2 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 const PIECES: usize = 16;
 
+const LINGER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Lines that go in one request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -58,6 +60,8 @@ pub struct Batches {
     /// Lines so far, the empty ones too.
     line: u64,
     ended: bool,
+    /// Why the input ends here, once the lines before it were given out.
+    failed: Option<io::Error>,
 }
 
 impl Batches {
@@ -79,30 +83,45 @@ impl Batches {
                 }
             }
         });
-        Self { pieces, pending: Vec::new(), begin: 0, line: 0, ended: false }
+        Self { pieces, pending: Vec::new(), begin: 0, line: 0, ended: false, failed: None }
     }
 
     /// The next batch, with at least one line; `None` at the end of the input.
     ///
     /// # Errors
-    /// If the input cannot be read, or a line is too long; its number is named.
+    /// If the input cannot be read, or a line is too long; its number is named. The lines before it were given out.
     pub async fn next(&mut self, limits: Limits) -> io::Result<Option<Batch>> {
-        let (mut batch, mut until) = (Batch::default(), None);
+        let mut batch = Batch::default();
+        if self.failed.is_none()
+            && let Err(error) = self.fill(&mut batch, limits).await
+        {
+            self.failed = Some(error);
+        }
+        if !batch.lines.is_empty() {
+            return Ok(Some(batch));
+        }
+        self.failed.take().map_or(Ok(None), Err)
+    }
+
+    async fn fill(&mut self, batch: &mut Batch, limits: Limits) -> io::Result<()> {
+        // "For ever", if the clock has no such moment.
+        let linger = limits.linger.min(LINGER_MAX);
+        let mut until = None;
         loop {
             while batch.lines.len() < limits.lines && batch.body.len() < limits.bytes {
                 let Some(line) = self.line()? else { break };
                 batch.push(self.line, &line);
             }
             if batch.lines.len() >= limits.lines || batch.body.len() >= limits.bytes || self.ended {
-                break;
+                return Ok(());
             }
             let more = if batch.lines.is_empty() {
                 self.pieces.recv().await
             } else {
-                let until = *until.get_or_insert_with(|| Instant::now() + limits.linger);
+                let until = *until.get_or_insert_with(|| Instant::now() + linger);
                 match tokio::time::timeout_at(until, self.pieces.recv()).await {
                     Ok(more) => more,
-                    Err(_) => break,
+                    Err(_) => return Ok(()),
                 }
             };
             match more {
@@ -114,7 +133,6 @@ impl Batches {
                 None => self.ended = true,
             }
         }
-        Ok((!batch.lines.is_empty()).then_some(batch))
     }
 
     /// The next whole line, without its end; at the end of the input also the one that has no end.
@@ -196,6 +214,36 @@ mod tests {
             }
         };
         assert!(error.starts_with("line 3 is longer than"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_lines_before_one_that_cannot_be_read_are_given_out_first() {
+        struct Broken(io::Cursor<Vec<u8>>);
+        impl Read for Broken {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(into)? {
+                    0 => Err(io::Error::other("the disk is gone")),
+                    n => Ok(n),
+                }
+            }
+        }
+        let good: Vec<u8> = (0..5000).flat_map(|n| format!("{{{n}}}\n").into_bytes()).collect();
+        let long = [&good[..], &vec![b'x'; LINE_BYTES + 1], b"\n{never}\n"].concat();
+        let torn = [&good[..], b"half a li"].concat();
+        for (input, why) in [(long, "line 5001 is longer than"), (torn, "the disk is gone")] {
+            for linger in [Duration::from_secs(3600), Duration::MAX] {
+                let mut batches = Batches::of(Broken(io::Cursor::new(input.clone())));
+                let (mut sent, limits) = (Vec::new(), Limits { lines: 3000, linger, ..PATIENT });
+                let error = loop {
+                    match batches.next(limits).await {
+                        Ok(batch) => sent.extend(batch.expect("the input does not end well").body),
+                        Err(error) => break error.to_string(),
+                    }
+                };
+                assert!(error.starts_with(why), "{error}");
+                assert_eq!(sent, good, "each line before it, and nothing behind it");
+            }
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 """Events from a game to the server, without the game ever waiting."""
 import json
+import logging
 import random
 import threading
 import time
@@ -11,6 +12,8 @@ from .http import Refused, Unavailable, post_lines
 from .spool import Spool
 
 MAX_EVENT_BYTES = 1 << 20
+
+_LOG = logging.getLogger("flywheel")
 
 
 @dataclass
@@ -86,6 +89,17 @@ class Emitter:
         backoff_max_s: float = 10.0,
         on_refused: Optional[Callable[[bytes, Dict[str, Any]], None]] = None,
     ) -> None:
+        for setting, value in (
+            ("batch_events", batch_events),
+            ("batch_bytes", batch_bytes),
+            ("memory_bytes", memory_bytes),
+            ("spool_bytes", spool_bytes),
+            ("timeout_s", timeout_s),
+            ("backoff_s", backoff_s),
+            ("backoff_max_s", backoff_max_s),
+        ):
+            if not value > 0:
+                raise ValueError(f"{setting} is {value}; give it more than 0")
         self._url = url.rstrip("/") + "/v1/events"
         self._batch_events, self._batch_bytes, self._linger = batch_events, batch_bytes, linger_s
         self._memory_limit, self._timeout = memory_bytes, timeout_s
@@ -120,7 +134,7 @@ class Emitter:
             self._flushing = True
             self._change.notify_all()
             try:
-                return self._change.wait_for(self._drained, timeout_s)
+                return self._change.wait_for(self._drained, min(timeout_s, threading.TIMEOUT_MAX))
             finally:
                 self._flushing = False
 
@@ -131,12 +145,17 @@ class Emitter:
             self._closed = True
             self._change.notify_all()
         # A request under way ends within its timeout.
-        self._thread.join(self._timeout + 5.0)
+        self._thread.join(min(self._timeout + 5.0, threading.TIMEOUT_MAX))
         with self._change:
-            rest = list(self._memory)
-            self._memory.clear()
-            self._bytes = 0
-            self._put_away(rest)
+            self._put_memory_away()
+            while self._memory and self._spool and self._spool.pending_bytes == 0:
+                # Not all of it fits: the oldest do.
+                if not self._spool.append([self._memory[0]]):
+                    break
+                self._stats.spooled += 1
+                self._forget(1)
+            self._stats.lost += len(self._memory)
+            self._forget(len(self._memory))
             # A thread that hangs in a request still reads the spool.
             if self._spool and not self._thread.is_alive():
                 self._spool.close()
@@ -157,38 +176,63 @@ class Emitter:
             spooled = self._spool is not None and self._spool.pending_bytes > 0
             if spooled or self._bytes + len(line) > self._memory_limit:
                 # Behind the spool queue all later events, so that order is kept; memory is older than the spool.
-                self._put_away([line])
+                taken = self._spool is not None and self._spool.append([line])
+                self._stats.spooled += taken
+                self._stats.lost += not taken
             else:
                 self._memory.append(line)
                 self._bytes += len(line)
             self._change.notify_all()
 
-    def _put_away(self, lines: List[bytes]) -> None:
-        taken = self._spool.append(lines) if self._spool and lines else 0
-        self._stats.spooled += taken
-        self._stats.lost += len(lines) - taken
+    def _put_memory_away(self) -> None:
+        """Memory goes to the spool, in front where it is the older; all of it or nothing."""
+        if not self._spool or not self._memory:
+            return
+        lines = list(self._memory)
+        if self._spool.prepend(lines) if self._spool.pending_bytes else self._spool.append(lines):
+            self._stats.spooled += len(lines)
+            self._forget(len(lines))
+
+    def _forget(self, n: int) -> None:
+        for _ in range(n):
+            self._bytes -= len(self._memory.popleft())
 
     def _drained(self) -> bool:
         return not self._memory and not self._in_flight and not (self._spool and self._spool.pending_bytes)
 
     def _run(self) -> None:
         while True:
-            with self._change:
-                self._change.wait_for(lambda: self._closed or not self._drained())
-                if self._closed:
+            try:
+                if not self._turn():
                     return
-                old = self._spool is not None and self._spool.pending_bytes > 0
-                if not old and not self._flushing and self._bytes < self._batch_bytes:
-                    self._change.wait_for(lambda: self._closed or self._flushing, self._linger)
-                lines, from_spool = self._take()
-            if lines:
-                self._send(lines, from_spool)
+            except Exception as error:  # noqa: BLE001
+                # A disk that refuses, or `on_refused` of the program: neither may end the sending.
+                _LOG.exception("sending events")
+                self._pause(Unavailable(f"{type(error).__name__}: {error}"))
+
+    def _turn(self) -> bool:
+        """Sends what there is, once; false when the emitter is closed."""
+        with self._change:
+            self._change.wait_for(lambda: self._closed or not self._drained())
+            if self._closed:
+                return False
+            old = self._spool is not None and self._spool.pending_bytes > 0
+            if not old and not self._flushing and self._bytes < self._batch_bytes:
+                linger = min(self._linger, threading.TIMEOUT_MAX)
+                self._change.wait_for(lambda: self._closed or self._flushing, linger)
+            lines, from_spool = self._take()
+            if not lines:
+                # What waited in the spool is gone; its file was cut.
+                self._change.notify_all()
+        if lines:
+            self._send(lines, from_spool)
+        return True
 
     def _take(self) -> "tuple[List[bytes], bool]":
         """The oldest events, which stay where they are until they are acknowledged."""
         lines: List[bytes] = []
         total = 0
-        # Memory was filled before the spool, except at start and after a failure, when memory is empty.
+        # Memory is older than the spool, or empty: it is filled before the spool is, and emptied into it as a whole.
         for line in self._memory:
             if len(lines) >= self._batch_events or (lines and total + len(line) > self._batch_bytes):
                 break
@@ -218,12 +262,11 @@ class Emitter:
             self._done(lines, from_spool)
 
     def _done(self, lines: List[bytes], from_spool: bool) -> None:
+        self._in_flight = 0
         if from_spool and self._spool:
             self._spool.drop(lines)
         else:
-            for _ in lines:
-                self._bytes -= len(self._memory.popleft())
-        self._in_flight = 0
+            self._forget(len(lines))
         self._change.notify_all()
 
     def _leave_out(self, lines: List[bytes], from_spool: bool, problem: Dict[str, Any]) -> None:
@@ -257,16 +300,8 @@ class Emitter:
             self._stats.retries += 1
             self._stats.away = str(error)
             self._in_flight = 0
-            if self._spool and self._spool.pending_bytes == 0 and self._memory:
-                # What waits survives the end of this process from now on; later events queue behind it.
-                rest = list(self._memory)
-                taken = self._spool.append(rest)
-                self._stats.spooled += taken
-                for _ in range(taken):
-                    self._bytes -= len(self._memory.popleft())
-                if self._memory:
-                    # The spool is full: what is left in memory is newer and would overtake it.
-                    self._stats.lost += len(self._memory)
-                    self._memory.clear()
-                    self._bytes = 0
-            self._change.wait_for(lambda: self._closed, wait)
+            if self._spool and self._spool.pending_bytes == 0:
+                # What waits survives the end of this process from now on; later events queue behind it. If it does not
+                # fit, memory keeps it, and stays the older of the two.
+                self._put_memory_away()
+            self._change.wait_for(lambda: self._closed, min(wait, threading.TIMEOUT_MAX))

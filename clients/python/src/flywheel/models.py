@@ -24,10 +24,17 @@ def follow(
     moves that were taken back meanwhile are not seen. Without `model` it is the first that the server lists. Ends when
     `stop` is set. Raises `Refused` if the server has no such model or alias when the following begins.
     """
-    url = url.rstrip("/")
-    stop = stop or threading.Event()
+    for setting, value in (("every_s", every_s), ("timeout_s", timeout_s)):
+        if not value > 0:
+            raise ValueError(f"{setting} is {value}; give it more than 0")
+    return _moves(url.rstrip("/"), alias, model, every_s, timeout_s, stop or threading.Event())
+
+
+def _moves(
+    url: str, alias: str, model: Optional[str], every_s: float, timeout_s: float, stop: threading.Event
+) -> Iterator[Tuple[str, Dict[str, Any]]]:
     known: Optional[str] = None
-    last: Optional[Tuple[int, str]] = None
+    last: Optional[Tuple[int, str, str]] = None
     failures = 0
     while not stop.is_set():
         wait = every_s
@@ -35,14 +42,20 @@ def follow(
             if model is None:
                 model = _first_model(url, timeout_s)
             answer, known = get_json(f"{url}/v1/models/{quote(model)}/{quote(alias)}", timeout_s, known)
-            failures = 0
             if answer is not None:
-                move = (answer["revision"], answer["name"])
+                # A server that began anew may give an old name, and revision, to other weights.
+                try:
+                    move = (answer["revision"], answer["name"], answer["card"]["sha256"])
+                except (KeyError, TypeError):
+                    known = None
+                    raise Unavailable(f"{url} did not answer with an alias") from None
                 if move != last:
+                    failures = 0
                     last = move
                     yield answer["name"], answer["card"]
                     # The next question comes at once: what was yielded may have taken long.
                     continue
+            failures = 0
         except Refused:
             if last is None:
                 raise
@@ -52,15 +65,16 @@ def follow(
         except Unavailable as error:
             wait = max(_pause(every_s, failures), min(error.retry_after or 0.0, AWAY_MAX_S))
             failures += 1
-        stop.wait(wait)
+        stop.wait(min(wait, threading.TIMEOUT_MAX))
 
 
 def _first_model(url: str, timeout_s: float) -> str:
     listed, _ = get_json(f"{url}/v1/models", timeout_s)
     items = listed.get("items") if isinstance(listed, dict) else None
-    if not items:
-        raise Unavailable(f"{url} has no model yet")
-    return str(items[0]["model_key"])
+    try:
+        return str(items[0]["model_key"])  # type: ignore[index]
+    except (IndexError, KeyError, TypeError):
+        raise Unavailable(f"{url} has no model yet") from None
 
 
 def _pause(every_s: float, failures: int) -> float:

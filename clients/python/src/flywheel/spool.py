@@ -1,6 +1,10 @@
 """Events that wait in a file: appended at the end, taken from the front, kept over restarts."""
 import os
+import shutil
 from typing import IO, List
+
+#: What is acknowledged is cut off the file once it is this much, and at least as much as still waits.
+CUT_FROM_BYTES = 4 << 20
 
 
 class Spool:
@@ -8,12 +12,16 @@ class Spool:
 
     A line without its newline was torn by a crash and is cut off. If the process dies between an acknowledgement and the
     note of it, events are sent again, which the server recognises.
+
+    What waits is bounded by `limit_bytes`. The file is that and a quarter at most: what is acknowledged lies in front until
+    it is worth copying the rest away from it.
     """
 
     def __init__(self, path: str, limit_bytes: int) -> None:
         self._path = path
         self._limit = limit_bytes
         self._done = 0
+        self._cut_from = CUT_FROM_BYTES
         self._file: IO[bytes] = open(path, "a+b")
         try:
             self._lock()
@@ -33,6 +41,8 @@ class Spool:
             raise RuntimeError(f"the spool `{self._path}` is in use by another emitter; give each its own file") from error
 
     def _recover(self) -> None:
+        # What was read ahead may be gone.
+        self._file.flush()
         self._size = os.path.getsize(self._path)
         end = self._size
         while end > 0:
@@ -67,25 +77,36 @@ class Spool:
     def pending_bytes(self) -> int:
         return self._size - self._done
 
-    def append(self, lines: List[bytes]) -> int:
-        """Writes as many as fit and returns how many; a full disk fits none."""
-        taken, data = 0, bytearray()
-        for line in lines:
-            if self._size + len(data) + len(line) + 1 > self._limit:
-                break
-            data += line + b"\n"
-            taken += 1
-        if not taken:
-            return 0
+    def append(self, lines: List[bytes]) -> bool:
+        """Writes all `lines` or none; a full spool or disk takes none."""
+        data = b"".join(line + b"\n" for line in lines)
+        try:
+            self._look()
+        except OSError:
+            return False
+        if self.pending_bytes + len(data) > self._limit:
+            return False
+        # Then a quarter of the limit is acknowledged, so that events are copied at most four times.
+        if self._size + len(data) > self._limit + self._limit // 4 and not self._cut_front(b""):
+            return False
         try:
             self._file.write(data)
             self._file.flush()
         except OSError:
             # A buffered writer may still hold a part; start over from what is known to be whole.
             self._reopen()
-            return 0
+            return False
         self._size += len(data)
-        return taken
+        return True
+
+    def prepend(self, lines: List[bytes]) -> bool:
+        """Puts lines before all others, or nothing; for events that are older than what is spooled."""
+        data = b"".join(line + b"\n" for line in lines)
+        try:
+            self._look()
+        except OSError:
+            return False
+        return self.pending_bytes + len(data) <= self._limit and self._cut_front(data)
 
     def _reopen(self) -> None:
         try:
@@ -96,14 +117,56 @@ class Spool:
         self._lock()
         self._file.truncate(self._size)
 
+    def _look(self) -> None:
+        """Somebody may have cut the file, to get his disk back: then goes on with what is left."""
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            self._recover()
+
+    def _cut_front(self, front: bytes) -> bool:
+        """A new file of `front` and then what waits takes the place of this one."""
+        part = self._path + ".part"
+        old, done, size = self._file, self._done, self._size
+        try:
+            new: IO[bytes] = open(part, "a+b")
+            try:
+                new.truncate(0)
+                new.write(front)
+                old.seek(done)
+                shutil.copyfileobj(old, new, 1 << 20)
+                new.flush()
+                if new.tell() != len(front) + size - done:
+                    raise OSError("the spool is not as long as it was")
+                self._file = new
+                self._lock()
+                # The note first: after a crash between the two, what was acknowledged is sent again.
+                self._done = 0
+                self._note()
+                os.replace(part, self._path)
+            except BaseException:
+                self._file, self._done = old, done
+                new.close()
+                raise
+        except (OSError, RuntimeError):
+            # Half a copy on a disk that may be full; tried again when twice as much is acknowledged.
+            try:
+                os.remove(part)
+            except OSError:
+                pass
+            self._cut_from = 2 * max(self._cut_from, done)
+            return False
+        old.close()
+        self._size, self._cut_from = len(front) + size - done, CUT_FROM_BYTES
+        return True
+
     def peek(self, max_events: int, max_bytes: int) -> List[bytes]:
         """The oldest events, with at least one if there is any."""
+        self._look()
         self._file.seek(self._done)
         lines: List[bytes] = []
         total = 0
         while len(lines) < max_events and self._done + total < self._size:
             line = self._file.readline()
-            if lines and total + len(line) > max_bytes:
+            if not line.endswith(b"\n") or (lines and total + len(line) > max_bytes):
                 break
             total += len(line)
             lines.append(line[:-1])
@@ -111,6 +174,10 @@ class Spool:
 
     def drop(self, lines: List[bytes]) -> None:
         """The front `lines` are acknowledged."""
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            # Where they lay nobody knows any more: they may be sent again, and are recognised.
+            self._recover()
+            return
         self._done += sum(len(line) + 1 for line in lines)
         emptied = self._done == self._size
         if emptied:
@@ -121,6 +188,8 @@ class Spool:
         if emptied:
             self._file.truncate(0)
             self._size = 0
+        elif self._done >= max(self._cut_from, self.pending_bytes):
+            self._cut_front(b"")
 
     def _note(self) -> None:
         part = self._path + ".done.part"

@@ -105,3 +105,66 @@ fn a_spool_is_bounded_and_belongs_to_one_emitter() {
     assert_eq!(error.kind(), ClientErrorKind::Spool);
     assert!(error.to_string().contains("in use by another emitter"), "{error}");
 }
+
+#[test]
+fn what_is_acknowledged_takes_no_room_from_what_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let mut spool = Spool::open(&path, 1000).unwrap();
+    let line = |n: u64| format!("{n:099}").into_bytes();
+    (0..9).for_each(|n| assert!(spool.append([line(n).as_slice()])));
+    // Never empty, and never more than nine tenths full.
+    for n in 9..500 {
+        let (data, taken) = spool.peek(1, 1).unwrap();
+        assert_eq!((data, taken), ([line(n - 9), b"\n".to_vec()].concat(), 1));
+        spool.drop_front(100).unwrap();
+        assert!(spool.append([line(n).as_slice()]), "event {n} was not taken");
+        assert!(fs::metadata(&path).unwrap().len() <= 1250, "the file is a quarter longer at most");
+    }
+    assert!(spool.append([line(500).as_slice()]));
+    assert!(!spool.append([line(501).as_slice()]), "ten wait: it is full");
+    drop(spool);
+    let left: Vec<_> = (491..=500).map(line).collect();
+    assert_eq!(drain(&mut Spool::open(&path, 1000).unwrap()), text(&left));
+}
+
+#[test]
+fn a_long_front_that_is_acknowledged_gives_its_disk_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let mut spool = Spool::open(&path, 1 << 30).unwrap();
+    let line = vec![b'x'; (64 << 10) - 1];
+    assert!(spool.append(std::iter::repeat_n(line.as_slice(), 100)));
+    for _ in 0..80 {
+        spool.drop_front(64 << 10).unwrap();
+    }
+    assert_eq!(spool.pending(), 20 * (64 << 10));
+    assert!(fs::metadata(&path).unwrap().len() < CUT_FROM_BYTES, "four MiB and more were acknowledged");
+    assert!(Spool::open(&path, 1 << 30).is_err(), "the new file is locked as the old one was");
+    drop(spool);
+    assert_eq!(drain(&mut Spool::open(&path, 1 << 30).unwrap()).len(), 20);
+}
+
+#[test]
+fn a_file_that_somebody_cuts_is_read_on_from_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let cut = |n: u64| OpenOptions::new().write(true).open(&path).unwrap().set_len(n).unwrap();
+    let mut spool = Spool::open(&path, 1 << 20).unwrap();
+    assert!(spool.append(slices(&lines(0..9))));
+    spool.drop_front(8).unwrap();
+    cut(18);
+    assert_eq!(drain(&mut spool), text(&lines(2..4)), "the fifth was cut in two");
+    // To nothing, with a note of how much was acknowledged; then written to before it is read.
+    assert!(spool.append(slices(&lines(0..9))));
+    spool.drop_front(8).unwrap();
+    cut(0);
+    assert!(spool.append(slices(&lines(5..9))));
+    assert_eq!(drain(&mut spool), text(&lines(5..9)));
+    // Between reading and the acknowledgement.
+    assert!(spool.append(slices(&lines(0..3))));
+    let (data, _) = spool.peek(3, 100).unwrap();
+    cut(0);
+    spool.drop_front(data.len() as u64).unwrap();
+    assert_eq!((spool.pending(), spool.peek(1, 1).unwrap()), (0, (Vec::new(), 0)));
+}

@@ -169,6 +169,21 @@ fn a_refused_event_is_named_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_program_whose_on_refused_panics_still_sends() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let emitter = Emitter::start(quick(&server, &folder).on_refused(|_, _| panic!("told so"))).unwrap();
+    let game = game(&emitter);
+    for _ in 0..2 {
+        // Its fields only the doors know.
+        game.event("tank.input").payload(&json!({"tick": 1})).emit().unwrap();
+        game.event("tank.tick").emit().unwrap();
+    }
+    assert!(emitter.flush(PATIENCE));
+    let stats = emitter.stats();
+    assert_eq!((stats.refused, stats.acknowledged, server.seqs("g")), (2, 2, vec![1, 3]), "{stats:?}");
+}
+
+#[test]
 fn a_server_that_is_not_the_loop_costs_no_event() {
     let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
     let config = EmitConfig { url: format!("{}/elsewhere", server.url()), ..quick(&server, &folder) };
@@ -178,6 +193,100 @@ fn a_server_that_is_not_the_loop_costs_no_event() {
     assert!(stats.away.is_some_and(|why| why.contains("/elsewhere/v1/events` answered 404")), "{:?}", emitter.stats());
     let stats = emitter.close(Duration::ZERO);
     assert_eq!((stats.refused, stats.lost, stats.spooled), (0, 0, 10), "{stats:?}");
+}
+
+#[test]
+fn what_a_proxy_says_refuses_no_event() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let problem = |body: Value| body.to_string();
+    let ours = "urn:flywheel:problem:bad-request";
+    server.world.proxy_answers.lock().extend([
+        (400, "<html><h1>400 Bad Request</h1></html>".to_owned()),
+        (413, "<html>too large</html>".to_owned()),
+        (422, String::new()),
+        (403, problem(json!({"type": "urn:flywheel:problem:forbidden", "status": 403, "detail": "another origin"}))),
+        // Somebody else's problem, and ones of ours that are about the way of the body and not about an event.
+        (400, problem(json!({"type": "about:blank", "status": 400, "reason": "bad_kind", "index": 0}))),
+        (400, problem(json!({"type": ours, "status": 400, "reason": "bad_compression", "detail": "broken"}))),
+        (400, problem(json!({"type": ours, "status": 400, "reason": "empty", "detail": "no event"}))),
+    ]);
+    let told = Arc::new(Mutex::new(0));
+    let count = told.clone();
+    let emitter = Emitter::start(quick(&server, &folder).on_refused(move |_, _| *count.lock() += 1)).unwrap();
+    play(&game(&emitter), 0..10);
+    let stats = wait_for(&emitter, "seven answers", |stats| stats.retries == 7 && stats.acknowledged == 10);
+    assert_eq!((stats.refused, stats.lost, *told.lock()), (0, 0, 0), "{stats:?}");
+    assert_eq!(server.seqs("g"), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_empty_line_that_another_program_wrote_into_the_spool_holds_up_nobody() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let event = |seq| json!({"v": 1, "system": "tank", "kind": "tank.tick", "game_id": "g", "seq": seq, "ts_ms": 1, "payload": {}});
+    fs::write(spool(&folder), format!("\n{}\n\n \n{}\n\n", event(0), event(1))).unwrap();
+    let emitter = Emitter::start(EmitConfig { batch_events: 2, ..quick(&server, &folder) }).unwrap();
+    assert!(emitter.flush(PATIENCE));
+    assert_eq!(server.seqs("g"), [0, 1]);
+}
+
+#[test]
+fn a_spool_that_somebody_cuts_while_the_server_is_away_holds_up_nobody() {
+    let (mut server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    server.kill();
+    let emitter = Emitter::start(quick(&server, &folder)).unwrap();
+    let game = game(&emitter);
+    play(&game, 0..200);
+    wait_for(&emitter, "the spool", |stats| stats.spool_bytes > 0 && stats.waiting == 0);
+    fs::OpenOptions::new().write(true).open(spool(&folder)).unwrap().set_len(0).unwrap();
+    server.restart();
+    play(&game, 200..210);
+    assert!(emitter.flush(PATIENCE), "{:?}", emitter.stats());
+    assert_eq!(server.seqs("g"), (200..210).collect::<Vec<_>>());
+}
+
+#[test]
+fn more_events_than_the_spool_is_long_go_through_it_and_none_is_lost() {
+    let (mut server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    server.kill();
+    let config = EmitConfig { memory_bytes: 1, spool_bytes: 20_000, batch_events: 10, ..quick(&server, &folder) };
+    let emitter = Emitter::start(config).unwrap();
+    let game = game(&emitter);
+    play(&game, 0..100);
+    server.restart();
+    // A part is always waiting, so that the file is never simply emptied.
+    for tick in 100..2000 {
+        wait_for(&emitter, "room", |stats| stats.spool_bytes < 15_000);
+        play(&game, tick..tick + 1);
+    }
+    assert!(emitter.flush(PATIENCE));
+    assert_eq!(emitter.stats().lost, 0, "{:?}", emitter.stats());
+    assert_eq!(server.seqs("g"), (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn for_ever_is_a_wait_like_every_other() {
+    const EVER: Duration = Duration::MAX;
+    let (mut server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    let patient = |server: &Server| {
+        let mut config = quick(server, &folder);
+        (config.linger, config.timeout, config.close_patience) = (EVER, EVER, EVER);
+        (config.backoff, config.backoff_max) = (EVER, EVER);
+        config.batch_events = 10;
+        config
+    };
+    let emitter = Emitter::start(patient(&server)).unwrap();
+    let game = game(&emitter);
+    play(&game, 0..10);
+    assert!(emitter.flush(EVER));
+    server.kill();
+    play(&game, 10..20);
+    wait_for(&emitter, "the spool", |stats| stats.spooled == 10);
+    let stats = emitter.close(Duration::ZERO);
+    assert_eq!((stats.acknowledged, stats.spooled, stats.lost), (10, 10, 0), "{stats:?}");
+    server.restart();
+    let emitter = Emitter::start(patient(&server)).unwrap();
+    assert_eq!(emitter.close(EVER).acknowledged, 10);
+    assert_eq!(server.seqs("g"), (0..20).collect::<Vec<_>>());
 }
 
 #[test]
@@ -231,6 +340,8 @@ fn a_setting_that_makes_no_sense_is_named_before_anything_starts() {
         (EmitConfig::new("127.0.0.1:8080"), "127.0.0.1:8080"),
         (EmitConfig::new("ftp://127.0.0.1"), "ftp://127.0.0.1"),
         (EmitConfig { batch_events: 0, ..EmitConfig::new("http://127.0.0.1:1") }, "batch_events"),
+        (EmitConfig { backoff: Duration::ZERO, ..EmitConfig::new("http://127.0.0.1:1") }, "`backoff`"),
+        (EmitConfig { backoff_max: Duration::ZERO, ..EmitConfig::new("http://127.0.0.1:1") }, "`backoff_max`"),
     ] {
         let error = Emitter::start(config).unwrap_err();
         assert!(error.kind() == ClientErrorKind::Setting && error.to_string().contains(name), "{error}");

@@ -1,6 +1,9 @@
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
-use flywheel_client::{BaseKey, ClientErrorKind, FollowConfig, Follower, ModelRef, Network};
+use flywheel_client::{BaseKey, ClientErrorKind, Decider, FollowConfig, Follower, ModelRef, Network};
 use flywheel_policy::NetworkSpec;
 
 use crate::{PATIENCE, SPEC, Server, always};
@@ -162,4 +165,100 @@ fn decisions_alone_among_legal_ones_and_in_a_batch_agree_with_the_network() {
         assert_eq!((legal.action, legal.model), (second, bot(1)));
     }
     assert_eq!(decider.decide_among(&observations[..SPEC.0], |_| false), None);
+}
+
+#[test]
+fn a_name_that_stands_for_other_weights_is_another_version() {
+    let (mut server, folder) = (two_versions(), tempfile::tempdir().unwrap());
+    let keep = folder.path().join("champion.kept");
+    drop(Follower::start(quick(&server).keep(&keep)).unwrap());
+    server.kill();
+    let champion = Follower::start(quick(&server).keep(&keep)).unwrap();
+    let mut decider = champion.decider();
+    assert_eq!(decider.decide(&[0.0; SPEC.0]).action, 1);
+    // The loop has begun anew meanwhile: its first version has the name of the one that was kept.
+    server.world.publish(1, always(5).to_safetensors());
+    server.restart();
+    assert!(champion.wait_until(PATIENCE, |stats| stats.revision == Some(1)));
+    assert_eq!((decider.decide(&[0.0; SPEC.0]).action, champion.stats().swaps), (5, 1));
+    // And again, with the same name and the same revision, while it is followed.
+    server.world.publish(1, always(7).to_safetensors());
+    assert!(champion.wait_until(PATIENCE, |stats| stats.swaps == 2), "{:?}", champion.stats());
+    assert_eq!(decider.decide(&[0.0; SPEC.0]).action, 7);
+    drop(champion);
+    server.kill();
+    let champion = Follower::start(quick(&server).keep(&keep)).unwrap();
+    assert_eq!(champion.decider().decide(&[0.0; SPEC.0]).action, 7, "the last one is the one that is kept");
+}
+
+#[test]
+fn a_move_back_is_kept_for_the_next_start_too() {
+    let (mut server, folder) = (two_versions(), tempfile::tempdir().unwrap());
+    let keep = folder.path().join("champion.kept");
+    let champion = Follower::start(quick(&server).keep(&keep)).unwrap();
+    for version in [2, 1] {
+        server.world.promote(version);
+        assert!(champion.wait_until(PATIENCE, |stats| stats.model == bot(version)));
+    }
+    assert_eq!(server.world.requests("/weights"), 2, "the move back fetched nothing");
+    drop(champion);
+    server.kill();
+    let champion = Follower::start(quick(&server).keep(&keep)).unwrap();
+    let decision = champion.decider().decide(&[0.0; SPEC.0]);
+    assert_eq!((decision.action, decision.model), (1, bot(1)));
+}
+
+#[test]
+fn the_version_that_was_kept_sets_the_shape_of_those_that_come() {
+    let (mut server, folder) = (two_versions(), tempfile::tempdir().unwrap());
+    let keep = folder.path().join("champion.kept");
+    drop(Follower::start(quick(&server).keep(&keep)).unwrap());
+    server.kill();
+    let champion = Follower::start(quick(&server).keep(&keep)).unwrap();
+    let other = Network::random(&NetworkSpec::new(27, [], SPEC.1), 1, 0.1).unwrap();
+    server.world.publish(3, other.to_safetensors());
+    server.world.promote(3);
+    server.restart();
+    assert!(champion.wait_until(PATIENCE, |stats| stats.refused == 1), "{:?}", champion.stats());
+    assert!(champion.stats().refusal.unwrap().contains("needs 108 inputs and 10 actions"), "{:?}", champion.stats());
+    assert_eq!(champion.decider().decide(&[0.0; SPEC.0]).model, bot(1));
+}
+
+#[test]
+fn observations_of_another_length_are_named_and_never_decided() {
+    let server = two_versions();
+    let champion = Follower::start(quick(&server)).unwrap();
+    let said = |decide: &dyn Fn(&mut Decider)| {
+        let mut decider = champion.decider();
+        let panic = catch_unwind(AssertUnwindSafe(|| decide(&mut decider))).unwrap_err();
+        *panic.downcast::<String>().unwrap()
+    };
+    for n in [0, 1, SPEC.0 - 1, 2 * SPEC.0] {
+        let observation = vec![0.0; n];
+        let expected = format!("an observation of {n} numbers, where bot@1 takes 108");
+        assert_eq!(said(&|decider| drop(decider.decide(&observation))), expected);
+        assert_eq!(said(&|decider| drop(decider.decide_among(&observation, |_| true))), expected);
+        assert_eq!(said(&|decider| drop(decider.values(&observation).to_vec())), expected);
+    }
+    let batch = said(&|decider| drop(decider.decide_all(&[0.0; SPEC.0 + 1], &mut Vec::new())));
+    assert_eq!(batch, "109 numbers are no observations of 108, which bot@1 takes");
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_named_and_for_ever_makes_sense() {
+    let config = || FollowConfig::new("http://127.0.0.1:1");
+    for (config, name) in [
+        (FollowConfig { every: Duration::ZERO, ..config() }, "`every`"),
+        (FollowConfig { timeout: Duration::ZERO, ..config() }, "`timeout`"),
+        (config().shape(0, 4), "`shape`"),
+        (FollowConfig { alias: String::new(), ..config() }, "`alias`"),
+        (FollowConfig::new("localhost:1"), "localhost:1"),
+    ] {
+        let error = Follower::start(config).unwrap_err();
+        assert!(error.kind() == ClientErrorKind::Setting && error.to_string().contains(name), "{error}");
+    }
+    let (server, ever) = (two_versions(), Duration::MAX);
+    let config = FollowConfig { every: ever, timeout: ever, patience: ever, ..FollowConfig::new(server.url()) };
+    let champion = Follower::start(config).unwrap();
+    assert!(champion.wait_until(ever, |stats| stats.model == bot(1)));
 }

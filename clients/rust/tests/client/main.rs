@@ -36,6 +36,8 @@ pub const SPEC: (usize, usize) = (108, 10);
 pub struct World {
     /// Answers of the doors that are lost on their way back.
     pub lost_answers: Mutex<usize>,
+    /// What a proxy before the doors answers instead of them.
+    pub proxy_answers: Mutex<VecDeque<(u16, String)>>,
     /// Statuses with which the models answer first.
     pub model_statuses: Mutex<VecDeque<u16>>,
     /// Weights, and what their card says is the hash.
@@ -152,8 +154,11 @@ async fn note(State(world): State<Arc<World>>, request: Request, next: Next) -> 
     next.run(request).await
 }
 
-/// The doors do their work, and the answer never arrives.
+/// The doors do their work, and the answer never arrives; or something before them has an opinion.
 async fn lose(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
+    if let Some((status, body)) = world.proxy_answers.lock().pop_front() {
+        return (StatusCode::from_u16(status).unwrap(), body).into_response();
+    }
     let answer = next.run(request).await;
     let mut lost = world.lost_answers.lock();
     if *lost == 0 {
@@ -182,7 +187,7 @@ async fn alias(
     let Some(hash) = hash.filter(|_| (model.as_str(), alias.as_str()) == ("bot", "champion")) else {
         return (StatusCode::NOT_FOUND, Json(json!({"status": 404, "detail": "it names nothing"}))).into_response();
     };
-    let tag = format!("W/\"{revision}-{version}\"");
+    let tag = format!("W/\"{revision}-{version}-{hash}\"");
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str()) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }

@@ -1,5 +1,7 @@
 //! What names, moves and lists versions.
 
+use std::time::Duration;
+
 use crate::*;
 
 #[tokio::test]
@@ -97,4 +99,49 @@ async fn the_weights_of_a_version_are_handed_out_once_and_only_so_many_at_a_time
             status => break assert_eq!(status, 200),
         }
     }
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_weights_loses_his_place_to_the_next_and_gets_no_whole_file() {
+    let config = ControlConfig {
+        stub_page: true,
+        weights_max: 1,
+        weights_deadline: Duration::from_secs(3),
+        ..ControlConfig::default()
+    };
+    let server = Running::start(config).await;
+    let path = "/v1/models/tank-ai-dqn/versions/3/weights";
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    slow.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    // He holds his connection all the while.
+    loop {
+        let next = server.get(path).await;
+        match (next.status, next.body.len()) {
+            (200, n) if n == 32 << 20 => break,
+            (200 | 503, _) => tokio::time::sleep(Duration::from_millis(10)).await,
+            (status, _) => panic!("answered {status}"),
+        }
+    }
+    let mut rest = Vec::new();
+    let _broken = slow.read_to_end(&mut rest).await;
+    assert!(rest.len() < 32 << 20, "{} bytes came after all", rest.len());
+}
+
+#[tokio::test]
+async fn other_weights_under_an_old_name_and_revision_are_news() {
+    let card = Running::stub().await.view.models().await.unwrap().remove(0);
+    let info = |sha256: &str| AliasInfo {
+        name: "bot@1".to_owned(),
+        alias: "champion".to_owned(),
+        revision: 1,
+        moved_at_ms: 0,
+        reason: String::new(),
+        card: ModelInfo { sha256: sha256.to_owned(), ..card.clone() },
+    };
+    assert_eq!(info("aa").etag(), info("aa").etag());
+    assert_ne!(info("aa").etag(), info("bb").etag());
 }

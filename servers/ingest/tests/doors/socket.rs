@@ -121,3 +121,19 @@ async fn sockets_are_counted_and_pages_from_elsewhere_are_kept_out() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_frame_of_many_games_with_gaps_is_acknowledged_however_long_the_answer_is() {
+    let server = Server::new().await;
+    let mut socket = connect(&server).await;
+    let games: Vec<String> = (0..9_000).map(|n| format!("{n:0>60}")).collect();
+    for (frames, seq) in [(1, 0), (2, 7)] {
+        let all: Vec<_> = games.iter().map(|game| value(game, seq)).collect();
+        socket.send(Message::text(json!(all).to_string())).await.unwrap();
+        let answer = next(&mut socket).await.unwrap();
+        assert_eq!((&answer["frames"], &answer["accepted"]), (&json!(frames), &json!(9_000)));
+        assert_eq!(answer["games"].as_object().unwrap().len(), 9_000);
+        assert!(answer.to_string().len() > 256 << 10, "longer than what was once the bound");
+        assert!(games.iter().all(|game| answer["games"][game]["last_seq"] == seq));
+    }
+}

@@ -101,7 +101,7 @@ impl Place {
         if !urls.has_servers() {
             return Err(Failure::msg(
                 Code::Config,
-                format!("`{flow}` needs a log that several processes share; stream.url is `{}`", config.stream.url),
+                format!("`{flow}` needs a log that several processes share; stream.url is `{}`", urls.shown_log()),
             )
             .hint("set stream.url to redis://host:port or kafka://host:port; on an embedded log `flywheel up` does it all"));
         }

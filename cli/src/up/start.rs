@@ -121,8 +121,10 @@ pub async fn start(
 
     let (fail, failed) = watch::channel(None);
 
+    // New events are refused while the disk is nearly full; what the flows append to keep their leases is not.
+    let log_for_events = backends.log_for_events(reserve.as_ref());
     let emitter = Emitter::start(
-        Arc::clone(&backends.log),
+        Arc::clone(&log_for_events),
         EmitterConfig {
             partitions,
             linger: config.stream.linger,
@@ -331,7 +333,7 @@ pub async fn start(
 
     // Only events of systems that are landed here are taken.
     let taken = IngestConfig { systems: vec![System::Tank], partitions, ..IngestConfig::default() };
-    let door = Door::new(Arc::clone(&backends.log), taken, stops.play.clone());
+    let door = Door::new(log_for_events, taken, stops.play.clone());
     let doors = flywheel_ingest::router(Arc::clone(&door));
 
     let view = Arc::new(View::new(Parts {

@@ -194,6 +194,27 @@ async fn repeats_are_known_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_with_a_clock_of_the_future_hides_no_repeats_of_the_others_after_a_restart() {
+    const IN_2050: i64 = 2_524_608_000_000;
+    let log = Arc::new(VecLog::new(2));
+    let lake = lake_on(&memory());
+    let event = |game, seq| toy::event(game, seq, "tank.tick", serde_json::json!({ "n": seq }));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    for seq in 0..4 {
+        log.put(0, IN_2050, event("ahead", seq));
+        log.put(1, now, event("g", seq));
+    }
+    land_all(&log, &lake).await;
+    for seq in 0..5 {
+        log.put(0, IN_2050, event("ahead", seq));
+        log.put(1, now + 1, event("g", seq));
+    }
+    let stats = land_all(&log, &lake).await;
+    assert_eq!((stats.events.load(Relaxed), stats.duplicates.load(Relaxed)), (2, 8));
+    assert_landed(&log, &lake, "beside a partition of the future").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_comes_after_hours_and_a_restart_is_landed_once_and_its_repeats_are_dropped() {
     const HOURS: i64 = 3 * 3_600_000;
     let log = Arc::new(VecLog::new(1));

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn only_the_longest_quiet_games_are_forgotten_also_where_all_have_the_same_time() {
         let mut seen = Seen::new(1000, 100);
-        for n in 0..1000 {
+        for n in 0..1000_u32 {
             seen.see(&format!("g{n}"), 0, 5);
             assert!(seen.games() <= 100);
             for before in n.saturating_sub(80)..n {

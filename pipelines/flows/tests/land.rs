@@ -321,6 +321,33 @@ async fn while_the_store_or_the_log_is_away_land_waits_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_before_what_the_tables_have_is_told_of_and_not_read() {
+    let log = Arc::new(VecLog::new(1));
+    toy::fill(&log, 3, 2);
+    let lake = lake_on(&memory());
+    let end = log.records(0).last().unwrap().offset.as_i64();
+    lake.table(TableName::Events).append(vec![], &[(land_app_id(&topic(), 0), end + 1)]).await.unwrap();
+    let (land, cancel) = (land(&log, &lake), CancellationToken::new());
+    let stats = land.stats();
+    let task = tokio::spawn({
+        let cancel = cancel.clone();
+        async move { land.run(cancel).await }
+    });
+    until(async || stats.status.why().is_some_and(|why| why.contains("ends before what the tables have"))).await;
+    assert_eq!((stats.status.state(), stats.events.load(Relaxed)), (FlowState::Waiting, 0));
+    // A log that lost its last second goes on behind it.
+    let mut last = end;
+    for seq in 0..4 {
+        last = log.put(0, T0, toy::event("later", seq, "tank.tick", serde_json::json!({})));
+    }
+    assert!(last > end + 1);
+    until(async || caught_up(&lake, &log, TableName::Events, land_app_id).await).await;
+    until(async || stats.status.state() == FlowState::Running).await;
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_trimmed_before_they_were_read_are_told_of_and_do_not_stop_land() {
     let log = Arc::new(VecLog::new(1));
     for seq in 0..10 {

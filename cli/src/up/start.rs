@@ -44,7 +44,7 @@ use crate::{
     data::DataDir,
     exit::{Code, Failure},
     sharing::sharing,
-    systems::{TankArena, check_store, experience, urls},
+    systems::{TankArena, check_store, experience, not_opened, urls},
 };
 
 /// Between two looks at what the log may lose.
@@ -100,9 +100,7 @@ pub async fn start(
     })?;
     check_store(config).await?;
     let reserve = reserve(config)?;
-    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone())
-        .await
-        .map_err(|error| Failure::new(Code::Unreachable, error))?;
+    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone()).await.map_err(not_opened)?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);

@@ -44,6 +44,11 @@ struct Claim {
     place: String,
 }
 
+/// The tables are of another log than the one that `stream.url` names. Nothing that passes by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OtherLog(String);
+
 /// What a claim says of a log.
 enum Fit {
     Same,
@@ -148,14 +153,13 @@ impl Claims {
             return Ok(Fit::Kind);
         }
         let was = if claim.place.is_empty() { String::new() } else { format!(" at `{}`", claim.place) };
-        bail!(
+        Err(OtherLog(format!(
             "`{tables}` holds the tables of another log ({}{was}) than that of `stream.url` ({} at `{}`): by their \
              positions its events would be skipped, and trimmed without having been landed. Set `stream.url` back, or \
              {others}; only if this log goes on where that one ended (it was moved), remove `{NAME}` there",
-            claim.log,
-            log.id,
-            log.place,
-        )
+            claim.log, log.id, log.place,
+        ))
+        .into())
     }
 }
 

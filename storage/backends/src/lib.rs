@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claim::{Claims, LogName};
 pub use crate::{
+    claim::OtherLog,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -391,7 +392,9 @@ mod tests {
         drop(open_when_free(&own).await.unwrap());
         let others = in_folder(&data, &format!("embedded:{}", other.display()));
         for refused in [open_when_free(&others).await.map(drop), Backends::connect(&others).await.map(drop)] {
-            let said = format!("{:#}", refused.unwrap_err());
+            let refused = refused.unwrap_err();
+            assert!(refused.is::<OtherLog>(), "{refused:#}");
+            let said = format!("{refused:#}");
             for word in ["another log", "stream.url", "--data DIR", "flywheel.json", &other.display().to_string()] {
                 assert!(said.contains(word), "{word}: {said}");
             }

@@ -117,7 +117,7 @@ async fn connection(log: Arc<EmbeddedLog>, stream: UnixStream, cancel: Cancellat
                 Ask::Read { from, position, limit } if limit.waits() => {
                     read_waiting(&*log, &from, position, limit, &mut slot, &slots, &waiting).await
                 }
-                body => handle(&*log, &members, body, &NEXT_MEMBER).await,
+                body => handle(&log, &members, body, &NEXT_MEMBER).await,
             };
             let _client_gone = answers.send(Frame { id, body: body.unwrap_or_else(Answer::from) }).await;
             drop(slot);

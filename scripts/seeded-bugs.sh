@@ -99,7 +99,7 @@ by_torture position-before-rows --kills 25
 by_torture trim-ahead-of-landing --kills 25
 by_torture lake-file-not-synced --kills 0 --cuts 15
 by_torture lake-folder-not-synced --kills 0 --cuts 15
-by_test next-number-after-unknown a_store_that_forgets_to_answer_costs_retries_and_no_rows
+by_test next-number-after-unknown a_commit_that_arrives_late_is_found_at_its_own_number_and_not_written_again
 by_test seen-before-append a_reply_of_the_log_that_was_lost_doubles_and_never_loses
 by_test alias-without-compare of_racing_promoters_exactly_one_wins
 by_test stale-fence-is-taken a_dead_workers_run_is_leased_again_and_the_zombie_changes_nothing

@@ -256,7 +256,7 @@ async fn an_audit_beside_a_loop_that_trims_reads_on_behind_what_went() {
     world.bury(1).await;
     let offset = |n| flywheel_log::Offset::from_raw(n);
     world.log.trim(&Topic::new(TOPIC).partition(0), offset(0)).await.unwrap();
-    world.log = TrimmedBeside::new(Arc::clone(&world.log), vec![offset(5), offset(6)]);
+    world.log = TrimmedBeside::over(Arc::clone(&world.log), vec![offset(5), offset(6)]);
     let report = world.audit(&[("whole", 3)]).await;
     assert!(report.trimmed && report.ok, "{report:#?}");
     assert_eq!(report.totals.records, 5, "of twelve the first seven were gone when they were to be read");

@@ -131,7 +131,7 @@ async fn two_that_trim_at_once_do_not_fail_each_other() {
     world.consumed(world.offset(8), world.offset(8)).await;
     let [one, four] = [1, 4].map(|n: usize| world.records[n].offset);
     world.log.trim(&world.of, one).await.unwrap();
-    world.log = TrimmedBeside::new(Arc::clone(&world.log), vec![four]);
+    world.log = TrimmedBeside::over(Arc::clone(&world.log), vec![four]);
     assert_eq!(world.kept_at(far).await, 5, "the other one was faster");
     assert_eq!(world.kept_at(far).await, 1, "the next round does the rest");
 }

@@ -16,7 +16,7 @@ pub struct TrimmedBeside {
 }
 
 impl TrimmedBeside {
-    pub fn new(inner: Arc<dyn EventLog>, mut then: Vec<Offset>) -> Arc<dyn EventLog> {
+    pub fn over(inner: Arc<dyn EventLog>, mut then: Vec<Offset>) -> Arc<dyn EventLog> {
         then.reverse();
         Arc::new(Self { inner, then: Mutex::new(then) })
     }

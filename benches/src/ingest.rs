@@ -160,7 +160,7 @@ fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer>
 async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure>> {
     const PARTITIONS: u32 = 4;
     let topic = Topic::new(System::Tank.topic());
-    let log = flywheel_log_embedded::open_or_connect(&folder.join("log")).await?;
+    let (log, _id) = flywheel_log_embedded::open_or_connect(&folder.join("log")).await?;
     log.create_topic(&topic, PARTITIONS).await?;
     let lake = Lake::local(folder.join("freshness"))?;
     let land = Land::new(Arc::clone(&log), lake, LandConfig::new(topic.clone(), PARTITIONS));

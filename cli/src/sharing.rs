@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
-    systems::{check_store, urls},
+    systems::{check_store, not_opened, urls},
 };
 
 /// What `land` and `assemble` take.
@@ -101,7 +101,7 @@ impl Place {
         if !urls.has_servers() {
             return Err(Failure::msg(
                 Code::Config,
-                format!("`{flow}` needs a log that several processes share; stream.url is `{}`", config.stream.url),
+                format!("`{flow}` needs a log that several processes share; stream.url is `{}`", urls.shown_log()),
             )
             .hint("set stream.url to redis://host:port or kafka://host:port; on an embedded log `flywheel up` does it all"));
         }
@@ -120,8 +120,7 @@ impl Place {
             DataDir::create(&config.data)?;
         }
         check_store(&config).await?;
-        let unreachable = |error| Failure::new(Code::Unreachable, error);
-        let (log, lake) = urls.open_shared().await.map_err(unreachable)?;
+        let (log, lake) = urls.open_shared().await.map_err(not_opened)?;
         let topic = Topic::new(System::Tank.topic());
         log.create_topic(&topic, partitions).await.map_err(|error| {
             let code = if error.kind().is_retryable() { Code::Unreachable } else { Code::Conflict };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use flywheel_backends::{BackendUrls, Backends};
+use flywheel_backends::{BackendUrls, Backends, OtherLog};
 use flywheel_events::System;
 use flywheel_game_api::Experience;
 use flywheel_judge::{Arena, GameResult};
@@ -38,9 +38,16 @@ pub fn urls(config: &Config) -> BackendUrls {
 /// The backends of a data folder that is there, shared with a running loop.
 pub async fn open_existing(config: &Config) -> Result<Backends, Failure> {
     DataDir::open(&config.data)?;
-    Backends::connect(&urls(config)).await.map_err(|error| {
-        Failure::new(Code::Unreachable, error).hint("if a loop is just starting or stopping, try again in a moment")
+    Backends::connect(&urls(config)).await.map_err(|error| match error.is::<OtherLog>() {
+        true => not_opened(error),
+        false => not_opened(error).hint("if a loop is just starting or stopping, try again in a moment"),
     })
+}
+
+/// Why log and tables could not be opened: something does not answer, or the tables are of another log.
+pub fn not_opened(error: anyhow::Error) -> Failure {
+    let code = if error.is::<OtherLog>() { Code::Conflict } else { Code::Unreachable };
+    Failure::new(code, error)
 }
 
 /// Refuses a bucket on which commits could lose or double rows.

@@ -57,7 +57,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     }
     config.check()?;
     if args.no_land && !crate::systems::urls(&config).has_servers() {
-        let message = format!("with --no-land nobody would land: stream.url is `{}`", config.stream.url);
+        let message =
+            format!("with --no-land nobody would land: stream.url is `{}`", crate::systems::urls(&config).shown_log());
         return Err(
             Failure::msg(Code::Usage, message).hint("only a log on Redis or Kafka is shared with other processes")
         );

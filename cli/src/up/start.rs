@@ -44,7 +44,7 @@ use crate::{
     data::DataDir,
     exit::{Code, Failure},
     sharing::sharing,
-    systems::{TankArena, check_store, experience, urls},
+    systems::{TankArena, check_store, experience, not_opened, urls},
 };
 
 /// Between two looks at what the log may lose.
@@ -100,9 +100,7 @@ pub async fn start(
     })?;
     check_store(config).await?;
     let reserve = reserve(config)?;
-    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone())
-        .await
-        .map_err(|error| Failure::new(Code::Unreachable, error))?;
+    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone()).await.map_err(not_opened)?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
@@ -121,8 +119,10 @@ pub async fn start(
 
     let (fail, failed) = watch::channel(None);
 
+    // New events are refused while the disk is nearly full; what the flows append to keep their leases is not.
+    let log_for_events = backends.log_for_events(reserve.as_ref());
     let emitter = Emitter::start(
-        Arc::clone(&backends.log),
+        Arc::clone(&log_for_events),
         EmitterConfig {
             partitions,
             linger: config.stream.linger,
@@ -331,7 +331,7 @@ pub async fn start(
 
     // Only events of systems that are landed here are taken.
     let taken = config.ingest.doors(vec![System::Tank], partitions);
-    let door = Door::new(Arc::clone(&backends.log), taken, stops.play.clone());
+    let door = Door::new(log_for_events, taken, stops.play.clone());
     let doors = flywheel_ingest::router(Arc::clone(&door));
 
     let view = Arc::new(View::new(Parts {

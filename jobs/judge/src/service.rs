@@ -11,7 +11,7 @@ use std::{
 use flywheel_events::{BaseKey, ModelRef, ModelVersion, System};
 use flywheel_lake::{Lake, LakeError};
 use flywheel_policy::{Network, VersionedNetwork};
-use flywheel_registry::{Registry, RegistryError};
+use flywheel_registry::{AliasState, Registry, RegistryError, RegistryErrorKind};
 use flywheel_tables::{EvaluationRow, EvaluationsBuilder, TableError, TableName};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -109,6 +109,17 @@ pub enum JudgeError {
     Panicked(#[from] tokio::task::JoinError),
 }
 
+impl JudgeError {
+    /// Whether the same may go well after a while, as nothing but a store is away.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.kind() == RegistryErrorKind::Unavailable,
+            Self::Lake(error) => error.kind().is_retryable(),
+            Self::Table(_) | Self::Trial(_) | Self::Panicked(_) => false,
+        }
+    }
+}
+
 /// Follows `candidate`, moves `champion`.
 #[derive(Clone)]
 pub struct Judge {
@@ -183,8 +194,13 @@ impl Judge {
         // Tables that are away come back; until then live play and everything else goes on without a judge.
         let mut pause = RETRY_MIN;
         while let Err(error) = self.sheet_of_champion(&cancel).await {
-            warn!(%error, "the champion's score sheet failed; trying again");
             self.doing(false, format!("the champion's score sheet: {error}"));
+            if !error.is_retryable() {
+                // Another try would find the same, and candidates can be judged without it.
+                warn!(%error, "the champion has no score sheet");
+                break;
+            }
+            warn!(%error, "the champion's score sheet failed; trying again");
             if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
@@ -203,7 +219,7 @@ impl Judge {
                         warn!(version = version.0, %error, "the trial failed");
                         self.lock().last_verdict = Some(format!("trial of version {version} failed: {error}"));
                         // What the tables could not take is played and written again, each game once.
-                        if matches!(error, JudgeError::Lake(_)) {
+                        if error.is_retryable() {
                             self.doing(false, format!("version {version}: {error}"));
                             if cancel.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await.is_none() {
                                 break;
@@ -254,6 +270,8 @@ impl Judge {
         let base = self.config.base_key.clone();
         let champion = self.registry.resolve(&base, "champion").await?;
         if champion.as_ref().is_some_and(|champion| champion.version >= version) {
+            // It may be the one of the last try, which ended before its sheet was written.
+            self.sheet_of_champion(cancel).await?;
             return Ok(None);
         }
         self.doing(true, format!("version {version}: fetching"));
@@ -267,17 +285,19 @@ impl Judge {
             }
         };
         let reigning = match &champion {
-            Some(alias) => {
-                Some((alias.version, self.registry.fetch(&ModelRef::new(base.clone(), alias.version)).await?.1))
-            }
+            Some(alias) => self.reigning(alias).await?,
             None => None,
         };
-        let verdict = self.play_trial(version, candidate, reigning, cancel.clone()).await?;
+        let opponent = reigning.as_ref().map(|(version, _)| *version);
+        let mut verdict = self.play_trial(version, candidate, reigning, cancel.clone()).await?;
+        if let Some(alias) = champion.as_ref().filter(|alias| verdict.promote && opponent != Some(alias.version)) {
+            verdict.reason = format!("{}; champion {} cannot be read", verdict.reason, alias.version);
+        }
         let result = if verdict.promote { "promoted" } else { "refused" };
         metrics::counter!(VERDICTS, "result" => result).increment(1);
         metrics::histogram!(TRIAL_SECONDS).record(started.elapsed().as_secs_f64());
         info!(version = version.0, promote = verdict.promote, reason = %verdict.reason, "judged");
-        self.record(&verdict.games, version, champion.as_ref().map(|c| c.version), "trial").await?;
+        self.record(&verdict.games, version, opponent, "trial").await?;
         {
             let mut state = self.lock();
             state.last_verdict = Some(format!("version {version} {result}: {}", verdict.reason));
@@ -309,6 +329,19 @@ impl Judge {
         }
         self.sheet_of_champion(cancel).await?;
         Ok(Some(verdict))
+    }
+
+    /// Who is to be beaten: the champion, or its predecessor if it cannot be read. Whoever starts anew cannot play such a
+    /// champion either, so it must not keep its successor out.
+    async fn reigning(&self, alias: &AliasState) -> Result<Option<(ModelVersion, Network)>, JudgeError> {
+        for version in [Some(alias.version), alias.previous].into_iter().flatten() {
+            match self.registry.fetch(&ModelRef::new(self.config.base_key.clone(), version)).await {
+                Ok((_, network)) => return Ok(Some((version, network))),
+                Err(error) if error.kind() == RegistryErrorKind::Unavailable => return Err(error.into()),
+                Err(error) => warn!(version = version.0, %error, "a champion cannot be read; the trial is without it"),
+            }
+        }
+        Ok(None)
     }
 
     async fn play_trial(

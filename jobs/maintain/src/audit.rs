@@ -6,7 +6,7 @@ use std::{
 use flywheel_events::{GameId, System};
 use flywheel_game_api::Experience;
 use flywheel_lake::{Lake, LakeError, TableName};
-use flywheel_log::{EventLog, LogError, LogErrorKind, Position, ReadLimit, Topic};
+use flywheel_log::{EventLog, LogError, LogErrorKind, Position, ReadLimit, Topic, TopicPartition};
 use serde::Serialize;
 
 use crate::{
@@ -137,7 +137,15 @@ pub async fn audit(log: &Arc<dyn EventLog>, lake: &Lake, config: &AuditConfig) -
             let Some(last) = bounds.last else { continue };
             let mut position = bounds.trimmed.map_or(Position::Start, Position::After);
             while position < Position::After(last) {
-                let records = log.read(&place, position, ReadLimit::default()).await?;
+                let records = match log.read(&place, position, ReadLimit::default()).await {
+                    // `up` trims beside this: what is gone was landed, and is not compared.
+                    Err(error) if error.kind() == LogErrorKind::Trimmed => {
+                        trimmed = true;
+                        position = after_trim(log, &place, position, error).await?;
+                        continue;
+                    }
+                    records => records?,
+                };
                 let Some(newest) = records.last() else { break };
                 position = Position::After(newest.offset);
                 let make: Experiences<'_> = &*config.experience;
@@ -149,6 +157,20 @@ pub async fn audit(log: &Arc<dyn EventLog>, lake: &Lake, config: &AuditConfig) -
     }
     let stored = Stored::read(lake, versions).await?;
     Ok(compare(&logged, &stored, config, trimmed))
+}
+
+/// Where to read on when the log was trimmed beyond `position`.
+///
+/// # Errors
+/// With what the log said if it was not.
+pub(crate) async fn after_trim(
+    log: &Arc<dyn EventLog>,
+    of: &TopicPartition,
+    position: Position,
+    error: LogError,
+) -> Result<Position, LogError> {
+    let trimmed = log.bounds(of).await?.trimmed.map(Position::After);
+    trimmed.filter(|trimmed| *trimmed > position).ok_or(error)
 }
 
 fn compare(logged: &Logged, stored: &Stored, config: &AuditConfig, trimmed: bool) -> AuditReport {
@@ -207,8 +229,7 @@ fn compare_game(id: &str, log: &LoggedGame, table: &StoredGame, promised: Option
         "the events in the table differ from those in the log".to_owned(),
     );
 
-    let promised =
-        promised.map_or(0, |seq| (0..=seq).filter(|s| !log.seqs.contains(*s) && !table.seqs.contains(*s)).count());
+    let promised = promised.map_or(0, |seq| log.seqs.missing_to(seq, &table.seqs));
     wrong(promised > 0, format!("{promised} acknowledged events are lost"));
 
     let state = match (table.episodes, table.incomplete) {
@@ -238,7 +259,7 @@ fn compare_game(id: &str, log: &LoggedGame, table: &StoredGame, promised: Option
         max_seq: log.seqs.last().max(table.seqs.last()),
         gaps: log.gaps(),
         repeats: log.repeats,
-        acknowledged_lost: promised as u64,
+        acknowledged_lost: promised,
         state,
         transitions_expected: due,
         transitions_present: table.transitions,

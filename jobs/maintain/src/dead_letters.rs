@@ -25,6 +25,8 @@ use put_back::Ready;
 pub(crate) const REPLAY: &str = "replay";
 /// The flow whose letters can be put back: those of others lie in table `events` already.
 const LAND: &str = "land";
+/// Nothing is wrong with these letters but the rest of their game: `land` would give them up again, each time anew.
+const TOO_MANY_GAPS: &str = "too_many_gaps";
 /// Letters that are looked up and appended together.
 const BATCH_LETTERS: usize = 5_000;
 const BATCH_BYTES: usize = 16 << 20;
@@ -247,7 +249,8 @@ impl DeadLetters {
         Ok(found)
     }
 
-    /// Puts the letters that decode by now back into `log`, each once, however often this is called or killed.
+    /// Puts the letters that decode by now back into `log`, each once, however often this is called or killed. Those of
+    /// games with too many gaps stay unless they are asked for by position.
     ///
     /// Beside a running loop, too. Reads the bytes of all letters, the columns `game_id` and `seq` of table `events`, and
     /// what the log holds behind `land`; memory is bounded by a batch of letters.
@@ -284,6 +287,11 @@ impl DeadLetters {
                     }
                     if marks.contains_key(&position) {
                         report.replayed_before += 1;
+                        continue;
+                    }
+                    if asked.is_none() && row.reason == TOO_MANY_GAPS {
+                        let detail = format!("{}; name it if its game has fewer by now", row.detail);
+                        report.stays(position, TOO_MANY_GAPS, detail);
                         continue;
                     }
                     match self.read(&position, row) {

@@ -26,8 +26,5 @@ pub use dead_letters::{
 pub use maintain::{Maintain, MaintainConfig, MaintainStats, compact};
 pub use trim::{Trim, TrimConfig, TrimError};
 
-/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
 #[cfg(flywheel_bug)]
-fn seeded_bug(name: &str) -> bool {
-    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
-}
+include!("../../../scripts/seeded_bug.rs");

@@ -9,7 +9,11 @@ pub(crate) struct Seqs {
 
 impl Seqs {
     /// Whether it was not there yet.
+    ///
+    /// # Panics
+    /// If `seq` is the largest number there is: no table holds it.
     pub fn insert(&mut self, seq: u64) -> bool {
+        assert!(seq < u64::MAX, "the end of its range is a number too");
         // The first range that ends at or after `seq`: it holds it, may grow by it, or lies behind it.
         let at = self.ranges.partition_point(|(_, to)| *to < seq);
         match self.ranges.get_mut(at) {
@@ -28,8 +32,21 @@ impl Seqs {
         true
     }
 
-    pub fn contains(&self, seq: u64) -> bool {
+    #[cfg(test)]
+    fn contains(&self, seq: u64) -> bool {
         self.ranges.get(self.ranges.partition_point(|(_, to)| *to <= seq)).is_some_and(|(from, _)| *from <= seq)
+    }
+
+    /// How many of the numbers from 0 to `last` are neither here nor in `other`.
+    pub fn missing_to(&self, last: u64, other: &Self) -> u64 {
+        let mut all: Vec<_> = self.ranges.iter().chain(&other.ranges).copied().collect();
+        all.sort_unstable();
+        let (end, mut reached, mut missing) = (last.saturating_add(1), 0, 0);
+        for (from, to) in all {
+            missing += from.min(end).saturating_sub(reached);
+            reached = reached.max(to.min(end));
+        }
+        missing + end.saturating_sub(reached)
     }
 
     pub fn len(&self) -> u64 {
@@ -81,8 +98,19 @@ mod tests {
                 let [(a, plain_a), (b, plain_b)] = &sets;
                 assert_eq!(a.missing_in(b), plain_a.difference(plain_b).count() as u64);
                 assert_eq!(b.missing_in(a), plain_b.difference(plain_a).count() as u64);
+                let last = random(below + 2);
+                let missing = (0..=last).filter(|seq| !plain_a.contains(seq) && !plain_b.contains(seq)).count();
+                assert_eq!(a.missing_to(last, b), missing as u64);
             }
         }
+    }
+
+    #[test]
+    fn the_largest_numbers_that_a_table_holds_are_counted() {
+        let mut seqs = Seqs::default();
+        assert!(seqs.insert(i64::MAX as u64) && !seqs.insert(i64::MAX as u64));
+        assert_eq!((seqs.len(), seqs.last()), (1, Some(i64::MAX as u64)));
+        assert_eq!(seqs.missing_to(u64::MAX, &Seqs::default()), u64::MAX - 1);
     }
 
     #[test]

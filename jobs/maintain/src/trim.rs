@@ -87,29 +87,51 @@ impl Trim {
             done_by_all = Some(done_by_all.map_or(position, |least: u64| least.min(position)));
         }
         let Some(done_by_all) = done_by_all.and_then(|raw| Offset::try_from(raw).ok()) else { return Ok(None) };
-        #[cfg(flywheel_bug)]
-        let done_by_all =
-            if crate::seeded_bug("trim-ahead-of-landing") { Offset::from_raw(i64::MAX as u64) } else { done_by_all };
         let oldest_kept = now_ms - i64::try_from(self.config.keep.as_millis()).unwrap_or(i64::MAX);
         let mut trimmed = None;
         loop {
-            let bounds = match self.log.bounds(of).await {
+            match self.step(of, done_by_all, oldest_kept).await {
+                Ok(Some(up_to)) => trimmed = Some(up_to),
+                Ok(None) => return Ok(trimmed),
+                // Another process trims the same, and is further.
+                Err(error) if error.kind() == LogErrorKind::Trimmed => return Ok(trimmed),
                 Err(error) if error.kind() == LogErrorKind::NotFound => return Ok(None),
-                bounds => bounds?,
-            };
-            let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return Ok(trimmed) };
-            let before = bounds.trimmed.map_or(Position::Start, Position::After);
-            let Some((_, began)) = self.next(of, before).await? else { return Ok(trimmed) };
-            let until = oldest_kept.min(began.saturating_add(STEP_MS));
-            if first > done_by_all || began >= until {
-                return Ok(trimmed);
+                Err(error) => return Err(error.into()),
             }
-            let Some(up_to) = self.newest_before(of, first, last.min(done_by_all), until).await? else {
-                return Ok(trimmed);
-            };
-            self.log.trim(of, up_to).await?;
-            trimmed = Some(up_to);
         }
+    }
+
+    /// Trims what the log can take at once. Returns how far, if anything may leave.
+    async fn step(
+        &self,
+        of: &TopicPartition,
+        done_by_all: Offset,
+        oldest_kept: i64,
+    ) -> Result<Option<Offset>, LogError> {
+        let bounds = self.log.bounds(of).await?;
+        let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return Ok(None) };
+        if done_by_all > last {
+            // No consumer can be further than the log was when it read it.
+            tracing::warn!(
+                partition = %of, %last, %done_by_all,
+                "the tables are ahead of the log: it lost records that they have, or is not the log that they were \
+                 written from; nothing is trimmed"
+            );
+            return Ok(None);
+        }
+        #[cfg(flywheel_bug)]
+        let done_by_all = if crate::seeded_bug("trim-ahead-of-landing") { last } else { done_by_all };
+        let before = bounds.trimmed.map_or(Position::Start, Position::After);
+        let Some((_, began)) = self.next(of, before).await? else { return Ok(None) };
+        let until = oldest_kept.min(began.saturating_add(STEP_MS));
+        if first > done_by_all || began >= until {
+            return Ok(None);
+        }
+        let Some(up_to) = self.newest_before(of, first, last.min(done_by_all), until).await? else {
+            return Ok(None);
+        };
+        self.log.trim(of, up_to).await?;
+        Ok(Some(up_to))
     }
 
     /// The newest offset within `first..=last` that was appended before `until_ms`: times do not decrease along a partition.

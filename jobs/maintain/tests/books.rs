@@ -1,7 +1,10 @@
 //! An audit finds nothing in tables that were written well, and whatever was done to those that were not.
 
+mod common;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use common::TrimmedBeside;
 use flywheel_events::{Event, GameId, System};
 use flywheel_game_api::{EpisodeRow, Experience, ExperienceError, Lane, TransitionRow};
 use flywheel_lake::{CompactOptions, Lake, TableName};
@@ -128,6 +131,10 @@ impl World {
     }
 
     async fn bury(&self, times: usize) {
+        self.bury_at(self.undecodable, times).await;
+    }
+
+    async fn bury_at(&self, offset: i64, times: usize) {
         let mut rows = DeadLettersBuilder::new();
         for _ in 0..times {
             rows.push(&DeadLetterRow {
@@ -135,7 +142,7 @@ impl World {
                 flow: "land".into(),
                 topic: TOPIC.into(),
                 partition: 0,
-                offset: self.undecodable,
+                offset,
                 ingest_ms: 1_700_000_000_000,
                 reason: "malformed".into(),
                 detail: "it is nonsense".into(),
@@ -222,6 +229,37 @@ async fn missing_transitions_are_found_and_open_games_are_not_blamed() {
     let bad: Vec<_> = report.bad_games().collect();
     assert_eq!(bad.len(), 1);
     assert_eq!(bad[0].problems, ["5 transitions are due, 4 are there"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_no_table_holds_is_a_bad_record_to_the_audit_too() {
+    let mut world = world().await;
+    for seq in [u64::MAX, i64::MAX as u64 + 1] {
+        let record = Record::new("k", event("whole", seq, "tank.step").encode());
+        world.last = world.log.append(&Topic::new(TOPIC).partition(0), vec![record]).await.unwrap().as_i64();
+        world.bury_at(world.last, 1).await;
+    }
+    world.write(None, None).await;
+    world.bury(1).await;
+    let report = world.audit(&[("whole", 3)]).await;
+    assert!(report.ok, "{report:#?}");
+    assert_eq!((report.totals.undecodable, report.totals.dead_letters, report.totals.gaps), (3, 3, 1));
+    // A promise of such a number is counted, not looked for one by one.
+    let report = world.audit(&[("whole", u64::MAX)]).await;
+    assert_eq!(report.totals.acknowledged_lost, u64::MAX - 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_beside_a_loop_that_trims_reads_on_behind_what_went() {
+    let mut world = world().await;
+    world.write(None, None).await;
+    world.bury(1).await;
+    let offset = |n| flywheel_log::Offset::from_raw(n);
+    world.log.trim(&Topic::new(TOPIC).partition(0), offset(0)).await.unwrap();
+    world.log = TrimmedBeside::over(Arc::clone(&world.log), vec![offset(5), offset(6)]);
+    let report = world.audit(&[("whole", 3)]).await;
+    assert!(report.trimmed && report.ok, "{report:#?}");
+    assert_eq!(report.totals.records, 5, "of twelve the first seven were gone when they were to be read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,10 @@
 //! The log loses what is old and behind every consumer, and nothing else.
 
+mod common;
+
 use std::{sync::Arc, time::Duration};
 
+use common::TrimmedBeside;
 use flywheel_lake::{Lake, TableName};
 use flywheel_log::{EventLog, MemoryLog, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition};
 use flywheel_maintain::{Trim, TrimConfig};
@@ -106,4 +109,29 @@ async fn a_position_before_the_first_record_holds_everything() {
     let world = world().await;
     world.consumed(world.offset(9), -1).await;
     assert_eq!(world.kept_at(world.records[9].ingest_ms + 100 * HOUR_MS).await, 10);
+}
+
+#[tokio::test]
+async fn tables_that_are_ahead_of_the_log_are_another_logs_and_nothing_leaves() {
+    let world = world().await;
+    let far = world.records[9].ingest_ms + 100 * HOUR_MS;
+    // Positions of Redis are near 2^61, those of an embedded log count from 0.
+    world.consumed(1 << 60, 1 << 60).await;
+    assert_eq!(world.kept_at(far).await, 10);
+    // The least of them counts: one table of another log is enough.
+    let other = self::world().await;
+    other.consumed(other.offset(9) + 1, other.offset(4)).await;
+    assert_eq!(other.kept_at(far).await, 5, "the assembler is within the log");
+}
+
+#[tokio::test]
+async fn two_that_trim_at_once_do_not_fail_each_other() {
+    let mut world = world().await;
+    let far = world.records[9].ingest_ms + 100 * HOUR_MS;
+    world.consumed(world.offset(8), world.offset(8)).await;
+    let [one, four] = [1, 4].map(|n: usize| world.records[n].offset);
+    world.log.trim(&world.of, one).await.unwrap();
+    world.log = TrimmedBeside::over(Arc::clone(&world.log), vec![four]);
+    assert_eq!(world.kept_at(far).await, 5, "the other one was faster");
+    assert_eq!(world.kept_at(far).await, 1, "the next round does the rest");
 }

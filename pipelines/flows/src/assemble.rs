@@ -335,7 +335,8 @@ impl Assemble {
         let files = self.episodes.files().await?;
         let newest = files.iter().filter_map(|file| file.ranges.get("closed_ms")).map(|range| range.1).max();
         let (Some(newest), Some(lowest)) = (newest, lows.values().min()) else { return Ok(BTreeMap::new()) };
-        let recent = newest.saturating_sub(window_ms);
+        // One partition whose log once had a clock of the future must not hide what is recent in the others.
+        let recent = newest.min(now_ms()).saturating_sub(window_ms);
         for range in [Range::at_least("closed_ms", recent), Range::at_least("closed_offset", *lowest)] {
             let mut options = ScanOptions::columns(["game_id", "partition", "closed_offset", "closed_ms"]);
             options.ranges.push(range);

@@ -1,7 +1,7 @@
 //! Log to table `events`, exactly once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -15,13 +15,14 @@ use arrow::{
 use flywheel_events::System;
 use flywheel_lake::{Advance, Lake, LakeErrorKind, Range, ScanOptions, Table, TableName};
 use flywheel_log::{EventLog, StoredRecord, Topic};
-use flywheel_tables::{DeadLetterRow, DeadLettersBuilder, EventView, EventsBuilder};
+use flywheel_tables::{DeadLetterRow, EventView};
 use futures::TryStreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     FlowError, FlowStatus, Histogram, LandConfig,
+    batch::{Batch, Doubtful, Key},
     error::{Stop, is_final},
     metrics::{
         LAND_DEAD, LAND_DUPLICATES, LAND_EVENTS, LAND_FENCED, LAND_FRESHNESS, LAND_GAPS, LAND_PARTITIONS,
@@ -120,16 +121,6 @@ struct Partition {
     seen: Seen,
 }
 
-struct Batch {
-    rows: EventsBuilder,
-    dead: DeadLettersBuilder,
-    /// Events that are repeats by assumption, with their partition; the table is asked before the commit.
-    doubtful: BTreeMap<(String, u64), (u32, StoredRecord)>,
-    records: usize,
-    duplicates: u64,
-    newest_ms: i64,
-}
-
 impl Land {
     pub fn new(log: Arc<dyn EventLog>, lake: Lake, config: LandConfig) -> Self {
         crate::metrics::describe();
@@ -181,14 +172,7 @@ impl Land {
     async fn session(&self, owned: &mut Owned, cancel: &CancellationToken) -> Stop {
         let mut backoff = Backoff::new(self.config.retry_min, self.config.retry_max);
         let mut partitions = BTreeMap::new();
-        let mut batch = Batch {
-            rows: EventsBuilder::new(),
-            dead: DeadLettersBuilder::new(),
-            doubtful: BTreeMap::new(),
-            records: 0,
-            duplicates: 0,
-            newest_ms: 0,
-        };
+        let mut batch = Batch::default();
         loop {
             if let Err(stop) = self.adjust(owned, &mut partitions, &mut backoff, cancel).await {
                 return stop;
@@ -277,9 +261,7 @@ impl Land {
                     self.take(chunk, partition, batch);
                     self.stats.owned.reach(partition.number, partition.taken);
                     due.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if batch.rows.len() + batch.dead.len() + batch.doubtful.len() >= self.config.max_batch_rows
-                        || batch.rows.bytes() + batch.dead.bytes() >= self.config.max_batch_bytes
-                    {
+                    if batch.is_full(&self.config) {
                         self.flush(owned, partitions, batch, backoff, cancel).await?;
                         due = None;
                     }
@@ -319,7 +301,8 @@ impl Land {
     async fn recall(&self, partitions: &mut BTreeMap<u32, Partition>) -> Result<(), flywheel_lake::LakeError> {
         let files = self.events.files().await?;
         let newest = files.iter().filter_map(|file| file.ranges.get("ingest_ms")).map(|range| range.1).max();
-        let Some(newest) = newest else { return Ok(()) };
+        // One partition whose log once had a clock of the future must not hide what is recent in the others.
+        let Some(newest) = newest.map(|newest| newest.min(now_ms())) else { return Ok(()) };
         let window_ms = i64::try_from(self.config.dedupe_window.as_millis()).unwrap_or(i64::MAX);
         let oldest = newest.saturating_sub(window_ms);
         let cut = files.iter().any(|file| file.ranges.get("ingest_ms").is_some_and(|range| range.1 < oldest));
@@ -385,14 +368,7 @@ impl Land {
                 }
             }
             Added::Repeat if sight.assumed => {
-                let key = (event.game_id.clone().into_owned(), event.seq);
-                match batch.doubtful.entry(key) {
-                    // The first one counts, as everywhere.
-                    Entry::Occupied(_) => batch.duplicates += 1,
-                    Entry::Vacant(place) => {
-                        place.insert((partition.number, record.clone()));
-                    }
-                }
+                batch.doubt((event.game_id.clone().into_owned(), event.seq), partition.number, record);
             }
             Added::Repeat => batch.duplicates += 1,
             Added::Refused => {
@@ -448,9 +424,9 @@ impl Land {
             self.stats.dead.fetch_add(n_dead, Relaxed);
             metrics::counter!(LAND_DEAD).increment(n_dead);
         }
-        if !batch.doubtful.is_empty() {
-            let known = persist(&self.stats.status, cancel, backoff, || self.known(&batch.doubtful)).await?;
-            for (key, (partition, record)) in std::mem::take(&mut batch.doubtful) {
+        if !batch.doubtful().is_empty() {
+            let known = persist(&self.stats.status, cancel, backoff, || self.known(batch.doubtful())).await?;
+            for (key, (partition, record)) in batch.take_doubtful() {
                 if known.contains(&key) {
                     batch.duplicates += 1;
                     continue;
@@ -483,10 +459,7 @@ impl Land {
     }
 
     /// Which of the doubtful events the table holds. They come late, or a second time, so this is rare.
-    async fn known(
-        &self,
-        doubtful: &BTreeMap<(String, u64), (u32, StoredRecord)>,
-    ) -> Result<HashSet<(String, u64)>, flywheel_lake::LakeError> {
+    async fn known(&self, doubtful: &Doubtful) -> Result<HashSet<Key>, flywheel_lake::LakeError> {
         let mut options = ScanOptions::columns(["game_id", "seq"]);
         let seqs = || doubtful.keys().map(|(_, seq)| i64::try_from(*seq).unwrap_or(i64::MAX));
         if let (Some(low), Some(high)) = (seqs().min(), seqs().max()) {

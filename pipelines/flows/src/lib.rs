@@ -18,6 +18,7 @@
 //! transitions of open games.
 
 mod assemble;
+mod batch;
 mod config;
 mod error;
 mod game;
@@ -54,8 +55,5 @@ const _: () = {
     }
 };
 
-/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
 #[cfg(flywheel_bug)]
-fn seeded_bug(name: &str) -> bool {
-    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
-}
+include!("../../../scripts/seeded_bug.rs");

@@ -68,6 +68,9 @@ async fn read(
 ) {
     let mut position = position(from.after);
     let mut lost = false;
+    if !reached(&*log, &from.partition, position, &mut backoff, &status, &cancel).await {
+        return;
+    }
     let limit = ReadLimit { max_records: 10_000, max_bytes: read_bytes, max_wait: Duration::from_secs(1) };
     loop {
         let read = tokio::select! {
@@ -105,6 +108,39 @@ async fn read(
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Waits while the log ends before `position`, which it has not since somebody read that far: it lost what the tables
+/// have, or it is another log. What it takes until it gets there would be taken for landed, so that is said, loudly.
+/// `false` if told to stop meanwhile.
+async fn reached(
+    log: &dyn EventLog,
+    of: &TopicPartition,
+    position: Position,
+    backoff: &mut Backoff,
+    status: &FlowStatus,
+    cancel: &CancellationToken,
+) -> bool {
+    let mut told = false;
+    loop {
+        // What cannot be asked is told by the read.
+        let Ok(bounds) = log.bounds(of).await else { return true };
+        let end = bounds.last.max(bounds.trimmed).map_or(Position::Start, Position::After);
+        if position <= end {
+            return true;
+        }
+        let why = format!(
+            "`{of}` of the log ends before what the tables have of it: it lost records, or is not the log that they were \
+             written from; see \"which log the tables are of\" in docs/delivery.md"
+        );
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!(partition = %of, ?position, ?end, "the tables are ahead of the log");
+        }
+        status.needs(Need::Log, Some(why));
+        if !backoff.pause(cancel).await {
+            return false;
         }
     }
 }

@@ -86,6 +86,8 @@ impl SeqSet {
 struct Game {
     seqs: SeqSet,
     last_ms: i64,
+    /// Which event of the partition was its last: times may be the same for very many.
+    last_event: u64,
     /// Below this, numbers count as seen without having been looked for.
     assumed_below: u64,
 }
@@ -99,6 +101,7 @@ pub struct Seen {
     now_ms: i64,
     swept_ms: i64,
     gaps: usize,
+    events: u64,
 }
 
 /// What is known of an event.
@@ -119,6 +122,7 @@ impl Seen {
             now_ms: i64::MIN,
             swept_ms: i64::MIN,
             gaps: 0,
+            events: 0,
         }
     }
 
@@ -130,6 +134,8 @@ impl Seen {
             None => self.games.entry(game_id.into()).or_default(),
         };
         game.last_ms = game.last_ms.max(ingest_ms);
+        self.events += 1;
+        game.last_event = self.events;
         let before = game.seqs.gaps();
         let added = game.seqs.insert(seq);
         let after = game.seqs.gaps();
@@ -167,11 +173,11 @@ impl Seen {
             self.swept_ms = self.now_ms;
         }
         if self.games.len() >= self.max_games {
-            let mut times: Vec<_> = self.games.values().map(|game| game.last_ms).collect();
-            let tenth = times.len() / 10;
-            let (_, cut, _) = times.select_nth_unstable(tenth);
+            let mut last: Vec<_> = self.games.values().map(|game| game.last_event).collect();
+            let tenth = last.len() / 10;
+            let (_, cut, _) = last.select_nth_unstable(tenth);
             let cut = *cut;
-            self.retain(|game| game.last_ms > cut);
+            self.retain(|game| game.last_event > cut);
         }
     }
 
@@ -254,5 +260,19 @@ mod tests {
             assert!(seen.games() <= 10);
         }
         assert_eq!(seen.see("g99", 0, 2300).added, Added::Repeat);
+    }
+
+    /// As of a log whose clock stands, or was ahead once.
+    #[test]
+    fn only_the_longest_quiet_games_are_forgotten_also_where_all_have_the_same_time() {
+        let mut seen = Seen::new(1000, 100);
+        for n in 0..1000_u32 {
+            seen.see(&format!("g{n}"), 0, 5);
+            assert!(seen.games() <= 100);
+            for before in n.saturating_sub(80)..n {
+                assert!(seen.games.contains_key(format!("g{before}").as_str()), "{before} of {n}");
+            }
+        }
+        assert_eq!(seen.see("g950", 0, 5).added, Added::Repeat);
     }
 }

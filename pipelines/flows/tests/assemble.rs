@@ -271,3 +271,32 @@ async fn events_after_the_close_change_nothing() {
     assemble_all(&log, &lake).await;
     assert_eq!(rows(&lake).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_with_a_clock_of_the_future_hides_no_closed_game_of_the_others() {
+    const IN_2050: i64 = 2_524_608_000_000;
+    let log = Arc::new(VecLog::new(2));
+    let clock = |n: u64| toy::event("clock", n, "tank.tick", serde_json::json!({}));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    for (partition, name, at) in [(0, "p0", now), (1, "ahead", IN_2050)] {
+        let (events, _) = toy::game(name, Fate::Plain, 6, &mut ChaCha8Rng::seed_from_u64(1));
+        for event in events {
+            log.put(partition, at, event);
+        }
+        for n in 0..5 {
+            log.put(partition, at + (1 + n as i64) * 60_000, clock(n));
+        }
+    }
+    let lake = lake_on(&memory());
+    assemble_all(&log, &lake).await;
+    let before = rows(&lake).await;
+    assert!(before.1.iter().any(|row| row.closed_ms >= IN_2050), "one has closed there");
+    // Known to the next process by the tables alone.
+    let now = log.records(0).last().unwrap().ingest_ms;
+    for seq in 0..30 {
+        log.put(0, now, toy::event("p0", seq, "tank.tick", serde_json::json!({})));
+    }
+    let stats = assemble_all(&log, &lake).await;
+    assert_eq!(stats.late.load(Relaxed), 30);
+    assert_eq!(rows(&lake).await, before);
+}

@@ -194,6 +194,27 @@ async fn repeats_are_known_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_with_a_clock_of_the_future_hides_no_repeats_of_the_others_after_a_restart() {
+    const IN_2050: i64 = 2_524_608_000_000;
+    let log = Arc::new(VecLog::new(2));
+    let lake = lake_on(&memory());
+    let event = |game, seq| toy::event(game, seq, "tank.tick", serde_json::json!({ "n": seq }));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    for seq in 0..4 {
+        log.put(0, IN_2050, event("ahead", seq));
+        log.put(1, now, event("g", seq));
+    }
+    land_all(&log, &lake).await;
+    for seq in 0..5 {
+        log.put(0, IN_2050, event("ahead", seq));
+        log.put(1, now + 1, event("g", seq));
+    }
+    let stats = land_all(&log, &lake).await;
+    assert_eq!((stats.events.load(Relaxed), stats.duplicates.load(Relaxed)), (2, 8));
+    assert_landed(&log, &lake, "beside a partition of the future").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_comes_after_hours_and_a_restart_is_landed_once_and_its_repeats_are_dropped() {
     const HOURS: i64 = 3 * 3_600_000;
     let log = Arc::new(VecLog::new(1));
@@ -297,6 +318,33 @@ async fn while_the_store_or_the_log_is_away_land_waits_and_says_why() {
     cancel.cancel();
     task.await.unwrap().unwrap();
     assert_landed(&log, &probe, "after the log came back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_ends_before_what_the_tables_have_is_told_of_and_not_read() {
+    let log = Arc::new(VecLog::new(1));
+    toy::fill(&log, 3, 2);
+    let lake = lake_on(&memory());
+    let end = log.records(0).last().unwrap().offset.as_i64();
+    lake.table(TableName::Events).append(vec![], &[(land_app_id(&topic(), 0), end + 1)]).await.unwrap();
+    let (land, cancel) = (land(&log, &lake), CancellationToken::new());
+    let stats = land.stats();
+    let task = tokio::spawn({
+        let cancel = cancel.clone();
+        async move { land.run(cancel).await }
+    });
+    until(async || stats.status.why().is_some_and(|why| why.contains("ends before what the tables have"))).await;
+    assert_eq!((stats.status.state(), stats.events.load(Relaxed)), (FlowState::Waiting, 0));
+    // A log that lost its last second goes on behind it.
+    let mut last = end;
+    for seq in 0..4 {
+        last = log.put(0, T0, toy::event("later", seq, "tank.tick", serde_json::json!({})));
+    }
+    assert!(last > end + 1);
+    until(async || caught_up(&lake, &log, TableName::Events, land_app_id).await).await;
+    until(async || stats.status.state() == FlowState::Running).await;
+    cancel.cancel();
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

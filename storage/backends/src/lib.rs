@@ -25,7 +25,9 @@ use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::{Claims, LogName};
 pub use crate::{
+    claim::OtherLog,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -74,8 +76,8 @@ impl BackendUrls {
     /// If it cannot be reached, or is a log of one process.
     pub async fn open_shared_log(&self) -> anyhow::Result<Arc<dyn EventLog>> {
         match log_of_a_server(&self.log).await? {
-            Some(log) => Ok(log),
-            None => bail!("`{}` is the log of one process and cannot be shared", without_credentials(&self.log)),
+            Some((log, _)) => Ok(log),
+            None => self.not_shared(),
         }
     }
 
@@ -84,25 +86,26 @@ impl BackendUrls {
     /// # Errors
     /// As [`BackendUrls::open_shared_log`], and if the tables cannot be opened or belong to another log.
     pub async fn open_shared(&self) -> anyhow::Result<(Arc<dyn EventLog>, Lake)> {
-        let log = self.open_shared_log().await?;
-        self.claim_store(self.servers()).await?;
+        let Some((log, name)) = log_of_a_server(&self.log).await? else { return self.not_shared() };
+        self.claims().await?.make(&name).await?;
         Ok((log, self.open_lake().await?))
     }
 
-    /// What a bucket calls a log on servers.
-    fn servers(&self) -> &'static str {
-        if self.log.starts_with("kafka:") { "kafka" } else { "redis" }
+    fn not_shared<T>(&self) -> anyhow::Result<T> {
+        bail!("`{}` is the log of one process and cannot be shared", self.shown_log())
     }
 
-    /// Tables in a bucket are written from one log only.
-    async fn claim_store(&self, log: &str) -> anyhow::Result<()> {
+    /// Tables are written from one log only; here they say from which.
+    async fn claims(&self) -> anyhow::Result<Claims> {
         match self.store.bucket()? {
-            Some(bucket) => {
-                bucket.reach().await?;
-                bucket.claim(log).await
-            }
-            None => Ok(()),
+            Some(bucket) => bucket.reach().await.map(|()| Claims::of_bucket(&bucket)),
+            None => Claims::of_folder(&make(self.data.clone())?),
         }
+    }
+
+    /// URL of the log as it may be printed: without user, password and settings.
+    pub fn shown_log(&self) -> String {
+        without_credentials(&self.log)
     }
 
     /// The models.
@@ -161,25 +164,20 @@ impl Backends {
         Self::open_within(urls, None).await
     }
 
-    /// As [`Backends::open`]; the log takes nothing while the reserve is shut, from whatever process.
+    /// As [`Backends::open`]; an embedded log takes nothing while the reserve is shut, from whatever process. A log on
+    /// servers takes all: see [`Backends::log_for_events`].
     ///
     /// # Errors
     /// As [`Backends::open`].
     pub async fn open_within(urls: &BackendUrls, reserve: Option<Arc<Reserve>>) -> anyhow::Result<(Self, LogOwner)> {
-        if let Some(log) = log_of_a_server(&urls.log).await? {
-            urls.claim_store(urls.servers()).await?;
-            let log = match reserve {
-                Some(reserve) => Reserved::new(log, reserve),
-                None => log,
-            };
+        if let Some((log, name)) = log_of_a_server(&urls.log).await? {
+            urls.claims().await?.make(&name).await?;
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
         let log = EmbeddedLog::open(&folder, EmbeddedConfig { reserve, ..EmbeddedConfig::default() })
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
-        if !urls.store.is_local() {
-            urls.claim_store(&claim::log_id(&folder)?).await?;
-        }
+        urls.claims().await?.make(&LogName::embedded(log.identity(), &folder)).await?;
         Ok((Self::with_log(urls, log.clone()).await?, LogOwner(Some(log))))
     }
 
@@ -188,14 +186,25 @@ impl Backends {
     /// # Errors
     /// Like [`Backends::open`].
     pub async fn connect(urls: &BackendUrls) -> anyhow::Result<Self> {
-        if let Some(log) = log_of_a_server(&urls.log).await? {
+        if let Some((log, name)) = log_of_a_server(&urls.log).await? {
+            urls.claims().await?.check(&name).await?;
             return Self::with_log(urls, log).await;
         }
         let folder = urls.embedded_log()?;
-        let log = flywheel_log_embedded::open_or_connect(&folder)
+        let (log, id) = flywheel_log_embedded::open_or_connect(&folder)
             .await
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        urls.claims().await?.check(&LogName::embedded(&id, &folder)).await?;
         Self::with_log(urls, log).await
+    }
+
+    /// The log for whoever brings new events: it takes none while the reserve is shut. What flows append by themselves,
+    /// such as the signs of life that their leases rest on, goes to [`Backends::log`].
+    pub fn log_for_events(&self, reserve: Option<&Arc<Reserve>>) -> Arc<dyn EventLog> {
+        match reserve {
+            Some(reserve) => Reserved::new(Arc::clone(&self.log), Arc::clone(reserve)),
+            None => Arc::clone(&self.log),
+        }
     }
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
@@ -211,33 +220,47 @@ impl Backends {
     }
 }
 
-/// URLs are printed; what stands before the host is not.
+/// URLs are printed; what stands before the host is not, wherever a password ends, nor any setting.
 fn without_credentials(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://…@{place}"),
-        _ => url.to_owned(),
-    }
+    let Some((scheme, rest)) = url.split_once(':') else {
+        return url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, place)| format!("…@{place}"));
+    };
+    let slashes = if rest.starts_with("//") { "//" } else { "" };
+    let (hidden, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("…@", place),
+        None => ("", rest.trim_start_matches("//")),
+    };
+    let place = place.find(['?', '#']).map_or_else(|| place.to_owned(), |at| format!("{}?…", &place[..at]));
+    format!("{scheme}:{slashes}{hidden}{place}")
 }
 
 /// The log on servers of its own, if `url` names one.
-async fn log_of_a_server(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+async fn log_of_a_server(url: &str) -> anyhow::Result<Option<(Arc<dyn EventLog>, LogName)>> {
     if url.starts_with("redis:") || url.starts_with("rediss:") {
-        return Ok(Some(flywheel_log_redis::RedisLog::connect(url).await.context("opening the event log on Redis")?));
+        const OPENING: &str = "opening the event log on Redis";
+        let log = flywheel_log_redis::RedisLog::connect(url).await.context(OPENING)?;
+        let id = log.identity().await.context(OPENING)?;
+        let name = LogName { id: format!("redis:{id}"), place: log.place() };
+        return Ok(Some((log, name)));
     }
     kafka_log(url).await
 }
 
 /// The log on Kafka, if `url` names one.
 #[cfg(feature = "kafka")]
-async fn kafka_log(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+async fn kafka_log(url: &str) -> anyhow::Result<Option<(Arc<dyn EventLog>, LogName)>> {
     if !url.starts_with("kafka:") {
         return Ok(None);
     }
-    Ok(Some(flywheel_log_kafka::KafkaLog::connect(url).await.context("opening the event log on Kafka")?))
+    const OPENING: &str = "opening the event log on Kafka";
+    let log = flywheel_log_kafka::KafkaLog::connect(url).await.context(OPENING)?;
+    let id = log.identity().await.context(OPENING)?;
+    let name = LogName { id: format!("kafka:{id}"), place: log.place() };
+    Ok(Some((log, name)))
 }
 
 #[cfg(not(feature = "kafka"))]
-async fn kafka_log(url: &str) -> anyhow::Result<Option<Arc<dyn EventLog>>> {
+async fn kafka_log(url: &str) -> anyhow::Result<Option<(Arc<dyn EventLog>, LogName)>> {
     if url.starts_with("kafka:") {
         bail!("this program was built without Kafka; build it with `--features kafka`, which needs OpenSSL's headers");
     }
@@ -293,6 +316,94 @@ mod tests {
         .await
         .unwrap_err();
         format!("{error:#}")
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_printed_whatever_characters_it_has() {
+        for (url, shown) in [
+            ("embedded:", "embedded:"),
+            ("embedded:/data/log", "embedded:/data/log"),
+            ("redis://h:1/0", "redis://h:1/0"),
+            ("redis://h:1/0?prefix=x", "redis://h:1/0?…"),
+            ("kafka://h:1?sasl.password=s3cret", "kafka://h:1?…"),
+            ("nats://u:s3cret@h:1/x", "nats://…@h:1/x"),
+            ("nats://u:s3@cret@h", "nats://…@h"),
+            ("nats://u:s3cret/s3cret@h", "nats://…@h"),
+            ("nats://u:s3cret?s3cret#s3cret@h", "nats://…@h"),
+            ("nats:u:s3cret@h", "nats:…@h"),
+            ("nats:/u:s3cret@h", "nats:…@h"),
+            ("s3cret@h", "…@h"),
+            ("redis//:s3cret@h", "redis//:…@h"),
+        ] {
+            assert_eq!(without_credentials(url), shown, "{url}");
+            assert!(!shown.contains("s3cret") && !shown.contains("cret"));
+        }
+    }
+
+    /// The disk is full: new events are refused, the leases of those who land what is there are renewed.
+    #[tokio::test]
+    async fn while_the_disk_is_nearly_full_events_are_refused_and_signs_of_life_are_not() {
+        use flywheel_log::{LogErrorKind, MemoryLog, Record, ReserveLimits, Space, Topic};
+        let dir = tempfile::tempdir().unwrap();
+        let backends = Backends {
+            log: MemoryLog::new(),
+            lake: open_lake(dir.path()).unwrap(),
+            registry: open_registry(dir.path(), None).unwrap(),
+            catalog: open_catalog(dir.path()).await.unwrap(),
+        };
+        let full = Reserve::new(ReserveLimits { share: 0.5, bytes: 0 });
+        let full = Arc::new(full.watching("data", || Ok(Space { free: 0, total: 100 })));
+        let topic = Topic::new("t");
+        backends.log.create_topic(&topic, 1).await.unwrap();
+        let append = async |log: &Arc<dyn EventLog>| log.append(&topic.partition(0), vec![Record::new("k", "v")]).await;
+        let refused = append(&backends.log_for_events(Some(&full))).await.unwrap_err();
+        assert_eq!(refused.kind(), LogErrorKind::Full);
+        append(&backends.log).await.unwrap();
+        append(&backends.log_for_events(None)).await.unwrap();
+    }
+
+    fn in_folder(data: &Path, log: &str) -> BackendUrls {
+        BackendUrls { log: log.to_owned(), data: data.to_owned(), store: StoreConfig::default() }
+    }
+
+    /// The writer thread lets go of the file a moment after the log is dropped.
+    async fn open_when_free(urls: &BackendUrls) -> anyhow::Result<(Backends, LogOwner)> {
+        let began = std::time::Instant::now();
+        loop {
+            match Backends::open(urls).await {
+                Err(error) if format!("{error:#}").contains("another process holds it") => {
+                    assert!(began.elapsed().as_secs() < 30, "{error:#}");
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_data_folder_is_claimed_at_its_first_start_and_refuses_another_log_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+        let own = in_folder(&data, "embedded:");
+        drop(Backends::open(&own).await.unwrap());
+        // As folders were before there were claims.
+        std::fs::remove_file(data.join(claim::NAME)).unwrap();
+        drop(open_when_free(&own).await.unwrap());
+        drop(open_when_free(&own).await.unwrap());
+        let others = in_folder(&data, &format!("embedded:{}", other.display()));
+        for refused in [open_when_free(&others).await.map(drop), Backends::connect(&others).await.map(drop)] {
+            let refused = refused.unwrap_err();
+            assert!(refused.is::<OtherLog>(), "{refused:#}");
+            let said = format!("{refused:#}");
+            for word in ["another log", "stream.url", "--data DIR", "flywheel.json", &other.display().to_string()] {
+                assert!(said.contains(word), "{word}: {said}");
+            }
+        }
+        // The log was thrown away and made anew: its offsets begin at 0, behind the tables' positions.
+        std::fs::remove_file(data.join("log/log.redb")).unwrap();
+        assert!(format!("{:#}", open_when_free(&own).await.unwrap_err()).contains("another log"));
+        std::fs::remove_file(data.join(claim::NAME)).unwrap();
+        open_when_free(&own).await.unwrap();
     }
 
     #[tokio::test]

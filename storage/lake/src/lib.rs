@@ -65,8 +65,5 @@ pub use scan::{Range, ScanOptions};
 pub use table::Table;
 pub use upkeep::VacuumReport;
 
-/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
 #[cfg(flywheel_bug)]
-fn seeded_bug(name: &str) -> bool {
-    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
-}
+include!("../../../scripts/seeded_bug.rs");

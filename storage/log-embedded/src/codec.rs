@@ -3,11 +3,16 @@
 //! `crc32c: u32 · ingest_ms: i64 · count: u32 · plain_len: u32 · body`, little-endian; the checksum covers all that
 //! follows it. The body is `(key_len: u32 · value_len: u32 · key · value)*`, as a zstd frame of `plain_len` bytes or,
 //! where `plain_len` is 0, as it is. Offsets are not kept: the batch's last one is its key in the file.
+//!
+//! Files that began with format 1 may hold batches without `plain_len`, whose body is as it is. Where that number stands
+//! now, they have the length of the first key, and nothing behind it is a zstd frame: a length of four gigabytes.
 
 use bytes::{Buf, BufMut, Bytes};
 use flywheel_log::{LogError, LogErrorKind, Offset, Record, StoredRecord, TopicPartition};
 
 const HEADER: usize = 20;
+/// Of a batch without `plain_len`.
+const OLD_HEADER: usize = 16;
 /// Shorter bodies are kept plain: a frame would save little.
 const PLAIN_BELOW: usize = 256;
 /// More than any batch has that an append takes; a longer one is damage, not a reason to ask for memory.
@@ -63,7 +68,7 @@ pub fn decode(of: &TopicPartition, last: u64, mut batch: Bytes) -> Result<Vec<St
             format!("the stored batch is damaged: {why}"),
         )
     };
-    if batch.len() < HEADER {
+    if batch.len() < OLD_HEADER {
         return Err(damaged("it is too short"));
     }
     let checksum = batch.get_u32_le();
@@ -71,31 +76,50 @@ pub fn decode(of: &TopicPartition, last: u64, mut batch: Bytes) -> Result<Vec<St
         return Err(damaged("its checksum does not fit"));
     }
     let (ingest_ms, count) = (batch.get_i64_le(), u64::from(batch.get_u32_le()));
+    let first = (last + 1).checked_sub(count).ok_or_else(|| damaged("it has more records than offsets"))?;
+    let records = plain_body(batch.clone())
+        .and_then(|body| records(body, count))
+        .or_else(|why| records(batch, count).map_err(|_| why))
+        .map_err(damaged)?;
+    let stored = (first..).zip(records).map(|(offset, Record { key, value })| StoredRecord {
+        offset: Offset::from_raw(offset),
+        ingest_ms,
+        key,
+        value,
+    });
+    Ok(stored.collect())
+}
+
+/// The body that follows the number of records.
+fn plain_body(mut batch: Bytes) -> Result<Bytes, &'static str> {
+    if batch.len() < HEADER - OLD_HEADER {
+        return Err("it is too short");
+    }
     let plain_len = batch.get_u32_le() as usize;
     if plain_len > MAX_BODY {
-        return Err(damaged("its length cannot be"));
+        return Err("its length cannot be");
     }
-    if plain_len > 0 {
-        let plain = zstd::bulk::decompress(&batch, plain_len).map_err(|_| damaged("its body does not decompress"))?;
-        if plain.len() != plain_len {
-            return Err(damaged("its length does not fit"));
+    if plain_len == 0 {
+        return Ok(batch);
+    }
+    let plain = zstd::bulk::decompress(&batch, plain_len).map_err(|_| "its body does not decompress")?;
+    if plain.len() == plain_len { Ok(plain.into()) } else { Err("its length does not fit") }
+}
+
+/// `count` records, and nothing else.
+fn records(mut body: Bytes, count: u64) -> Result<Vec<Record>, &'static str> {
+    let mut records = Vec::new();
+    for _ in 0..count {
+        if body.len() < 8 {
+            return Err("a record is cut");
         }
-        batch = plain.into();
+        let (key, value) = (body.get_u32_le() as usize, body.get_u32_le() as usize);
+        if body.len() < key + value {
+            return Err("a record is cut");
+        }
+        records.push(Record { key: body.split_to(key), value: body.split_to(value) });
     }
-    let first = (last + 1).checked_sub(count).ok_or_else(|| damaged("it has more records than offsets"))?;
-    (first..=last)
-        .map(|offset| {
-            if batch.len() < 8 {
-                return Err(damaged("a record is cut"));
-            }
-            let (key, value) = (batch.get_u32_le() as usize, batch.get_u32_le() as usize);
-            if batch.len() < key + value {
-                return Err(damaged("a record is cut"));
-            }
-            let (key, value) = (batch.split_to(key), batch.split_to(value));
-            Ok(StoredRecord { offset: Offset::from_raw(offset), ingest_ms, key, value })
-        })
-        .collect()
+    if body.is_empty() { Ok(records) } else { Err("it is longer than its records") }
 }
 
 #[cfg(test)]
@@ -140,6 +164,35 @@ mod tests {
             let back: Vec<_> = back.into_iter().map(|r| (r.ingest_ms, Record::new(r.key, r.value))).collect();
             assert_eq!(back, records.into_iter().map(|r| (7, r)).collect::<Vec<_>>());
         }
+    }
+
+    fn golden(hex: &str) -> Bytes {
+        let hex = hex.trim().as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect::<Vec<_>>().into()
+    }
+
+    #[test]
+    fn every_batch_ever_written_still_decodes_to_the_same() {
+        let small: [(&str, &str); 3] = [("g-17", r#"{"v":1,"seq":0}"#), ("", ""), ("g-17", r#"{"v":1,"seq":1}"#)];
+        let small = small.map(|(key, value)| Record::new(key, value));
+        let pad = "x".repeat(200);
+        let large = [0, 1, 2].map(|n| Record::new("g-17", format!(r#"{{"v":1,"seq":{n},"pad":"{pad}"}}"#)));
+        for (hex, records) in [
+            (include_str!("golden/batch-1.hex"), &small),
+            (include_str!("golden/batch-2-plain.hex"), &small),
+            (include_str!("golden/batch-2-zstd.hex"), &large),
+        ] {
+            let found = decode(&lane(), 11, golden(hex)).unwrap();
+            assert_eq!(found.iter().map(|record| record.offset.raw()).collect::<Vec<_>>(), [9, 10, 11]);
+            assert!(found.iter().all(|record| record.ingest_ms == 1_763_712_000_123));
+            let found: Vec<_> = found.into_iter().map(|r| Record::new(r.key, r.value)).collect();
+            assert_eq!(found, records);
+        }
+        // What is written now is what is written down: plain batches to the byte, frames as any zstd makes them.
+        let now = Encoder::new().encode(&small, 1_763_712_000_123);
+        assert_eq!(now, golden(include_str!("golden/batch-2-plain.hex")));
+        let now = Encoder::new().encode(&large, 1_763_712_000_123);
+        assert_eq!(now[12..24], golden(include_str!("golden/batch-2-zstd.hex"))[12..24]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use flywheel_log::{
     Bounds, Durability, EventLog, GroupMember, GroupOffsets, LocalGroups, LogError, LogErrorKind, Offset, Position,
-    ReadLimit, Record, Reserve, StoredRecord, Topic, TopicPartition, check_batch, take_within,
+    ReadLimit, Record, Reserve, StoredRecord, Topic, TopicPartition, batch_bytes, check_batch, take_within,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -103,6 +103,7 @@ type Lanes = BTreeMap<Topic, Vec<Arc<Lane>>>;
 /// The log in one folder. One process holds it; others use its socket, see [`EmbeddedLog::serve`].
 pub struct EmbeddedLog {
     dir: PathBuf,
+    id: String,
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     writer: mpsc::Sender<Request>,
@@ -134,6 +135,7 @@ impl EmbeddedLog {
 
     pub(crate) fn over(dir: &Path, file: LogFile, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
         let store = Arc::new(Store::over(file));
+        let id = store.identity()?;
         let lanes: Lanes = store
             .topics()?
             .into_iter()
@@ -154,6 +156,7 @@ impl EmbeddedLog {
             .map_err(|error| LogError::new(LogErrorKind::Unavailable, "starting", "the writer thread", error))?;
         Ok(Arc::new_cyclic(|this| Self {
             dir: dir.to_owned(),
+            id,
             store,
             lanes,
             writer: sender,
@@ -166,6 +169,11 @@ impl EmbeddedLog {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The log's name, which lies in its file: another log has another, also one made in the same folder.
+    pub fn identity(&self) -> &str {
+        &self.id
     }
 
     #[cfg(test)]
@@ -355,7 +363,7 @@ impl Writer {
                 end.last_ms = end.last_ms.max(now_ms());
                 let batch = encoder.encode(&records, end.last_ms);
                 // As it lies in memory, not as it is kept.
-                let size = records.iter().map(|record| record.key.len() + record.value.len()).sum();
+                let size = batch_bytes(&records);
                 let stored = records
                     .into_iter()
                     .zip(end.next..)
@@ -555,4 +563,32 @@ impl GroupOffsets for StoredOffsets {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use flywheel_log::RECORD_OVERHEAD;
+
+    use super::*;
+
+    /// Or a transaction of very many of them would have no end.
+    #[tokio::test]
+    async fn empty_records_count_against_a_transaction_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path(), EmbeddedConfig::default()).unwrap();
+        let topic = Topic::new("t");
+        log.create_topic(&topic, 1).await.unwrap();
+        let writer = Writer {
+            store: Arc::clone(&log.store),
+            lanes: Arc::clone(&log.lanes),
+            tail_bytes: 0,
+            recovery_asked: Arc::default(),
+        };
+        let (reply, _answer) = oneshot::channel();
+        let records = vec![Record::new("", ""); 1000];
+        let request = Request::Append { to: topic.partition(0), records, reply };
+        let (mut writes, mut done) = (Vec::new(), Vec::new());
+        let size = writer.prepare(request, &mut BTreeMap::new(), &mut writes, &mut done, &mut codec::Encoder::new());
+        assert_eq!((size, writes.len()), (1000 * RECORD_OVERHEAD, 1));
+    }
 }

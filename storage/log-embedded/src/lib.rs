@@ -14,11 +14,8 @@ mod server;
 mod store;
 mod wire;
 
-/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
 #[cfg(flywheel_bug)]
-fn seeded_bug(name: &str) -> bool {
-    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
-}
+include!("../../../scripts/seeded_bug.rs");
 
 #[cfg(test)]
 mod tests;
@@ -37,22 +34,28 @@ pub const SOCKET: &str = "log.sock";
 /// How long [`open_or_connect`] waits for a process that holds the log and does not answer yet, or no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Opens the log in `dir`, or connects to the process that holds it.
+/// Opens the log in `dir`, or connects to the process that holds it; with the log's name.
 ///
 /// That process may be about to serve its socket, or about to go: both are tried for a moment.
 ///
 /// # Errors
 /// If it can neither be opened nor connected to; the message says which process to look for.
-pub async fn open_or_connect(dir: &Path) -> Result<Arc<dyn EventLog>, LogError> {
+pub async fn open_or_connect(dir: &Path) -> Result<(Arc<dyn EventLog>, String), LogError> {
     let until = tokio::time::Instant::now() + PATIENCE;
     loop {
         let held = match EmbeddedLog::open(dir, EmbeddedConfig::default()) {
-            Ok(log) => return Ok(log),
+            Ok(log) => {
+                let id = log.identity().to_owned();
+                return Ok((log, id));
+            }
             Err(error) if error.kind() == LogErrorKind::Conflict => error,
             Err(error) => return Err(error),
         };
         match RemoteLog::connect(&dir.join(SOCKET)).await {
-            Ok(log) => return Ok(log),
+            Ok(log) => {
+                let id = log.identity();
+                return Ok((log, id));
+            }
             Err(error) if !error.kind().is_retryable() => return Err(error),
             Err(_) if tokio::time::Instant::now() >= until => return Err(held),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,

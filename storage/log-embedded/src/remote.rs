@@ -43,6 +43,8 @@ const HELLO: Duration = Duration::from_secs(5);
 pub struct RemoteLog {
     socket: PathBuf,
     durability: Mutex<Durability>,
+    /// The log's name, once somebody has answered.
+    id: Mutex<String>,
     next_id: AtomicU64,
     next_connection: AtomicU64,
     connection: tokio::sync::Mutex<Option<Connection>>,
@@ -97,6 +99,7 @@ impl RemoteLog {
         let log = Arc::new_cyclic(|this| Self {
             socket: socket.to_owned(),
             durability: Mutex::new(Durability::Memory),
+            id: Mutex::default(),
             next_id: AtomicU64::new(1),
             next_connection: AtomicU64::new(1),
             connection: tokio::sync::Mutex::new(None),
@@ -105,6 +108,11 @@ impl RemoteLog {
         let connection = log.connected().await?;
         *log.connection.lock().await = Some(connection);
         Ok(log)
+    }
+
+    /// The name of the log that the other process holds, see [`crate::EmbeddedLog::identity`].
+    pub fn identity(&self) -> String {
+        self.id.lock().clone()
     }
 
     fn odd(&self, answer: &Answer) -> LogError {
@@ -138,7 +146,15 @@ impl RemoteLog {
             .map_err(|_| away(&self.socket, format!("it did not say hello within {HELLO:?}")))?
             .map_err(|error| away(&self.socket, error))?;
         match self.failed(answer)? {
-            Answer::Hello { durability, .. } => *self.durability.lock() = durability,
+            Answer::Hello { durability, log, .. } => {
+                let mut known = self.id.lock();
+                if !known.is_empty() && *known != log {
+                    let why = format!("it holds another log than before ({log}, not {known}); start this process anew");
+                    return Err(LogError::new(LogErrorKind::Conflict, "connecting to", self.socket.display(), why));
+                }
+                *known = log;
+                *self.durability.lock() = durability;
+            }
             other => return Err(self.odd(&other)),
         }
         Ok(Connection::over(stream, self.next_connection.fetch_add(1, Ordering::Relaxed)))

@@ -68,7 +68,7 @@ async fn accept(log: Arc<EmbeddedLog>, listener: UnixListener, path: PathBuf, ca
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    let (log, cancel) = (Arc::clone(&log) as Arc<dyn EventLog>, cancel.clone());
+                    let (log, cancel) = (Arc::clone(&log), cancel.clone());
                     connections.spawn(async move {
                         if let Err(error) = connection(log, stream, cancel).await {
                             debug!(%error, "a client of the log was cut off");
@@ -88,7 +88,7 @@ async fn accept(log: Arc<EmbeddedLog>, listener: UnixListener, path: PathBuf, ca
 
 type Members = Arc<Mutex<HashMap<u64, Arc<tokio::sync::Mutex<Box<dyn GroupMember>>>>>>;
 
-async fn connection(log: Arc<dyn EventLog>, stream: UnixStream, cancel: CancellationToken) -> io::Result<()> {
+async fn connection(log: Arc<EmbeddedLog>, stream: UnixStream, cancel: CancellationToken) -> io::Result<()> {
     static NEXT_MEMBER: AtomicU64 = AtomicU64::new(1);
     let (mut reader, writer) = stream.into_split();
     let (answers, queue) = mpsc::channel(MAX_REQUESTS);
@@ -117,7 +117,7 @@ async fn connection(log: Arc<dyn EventLog>, stream: UnixStream, cancel: Cancella
                 Ask::Read { from, position, limit } if limit.waits() => {
                     read_waiting(&*log, &from, position, limit, &mut slot, &slots, &waiting).await
                 }
-                body => handle(&*log, &members, body, &NEXT_MEMBER).await,
+                body => handle(&log, &members, body, &NEXT_MEMBER).await,
             };
             let _client_gone = answers.send(Frame { id, body: body.unwrap_or_else(Answer::from) }).await;
             drop(slot);
@@ -166,7 +166,7 @@ async fn write_answers(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Fra
     }
 }
 
-async fn handle(log: &dyn EventLog, members: &Members, ask: Ask, next: &AtomicU64) -> Result<Answer, LogError> {
+async fn handle(log: &EmbeddedLog, members: &Members, ask: Ask, next: &AtomicU64) -> Result<Answer, LogError> {
     let member = |id: u64| {
         let found = members.lock().get(&id).cloned();
         found.ok_or_else(|| {
@@ -174,7 +174,9 @@ async fn handle(log: &dyn EventLog, members: &Members, ask: Ask, next: &AtomicU6
         })
     };
     Ok(match ask {
-        Ask::Hello { protocol } if protocol == PROTOCOL => Answer::Hello { protocol, durability: log.durability() },
+        Ask::Hello { protocol } if protocol == PROTOCOL => {
+            Answer::Hello { protocol, durability: log.durability(), log: log.identity().to_owned() }
+        }
         Ask::Hello { protocol } => {
             let why = format!(
                 "the client speaks protocol {protocol}, this process {PROTOCOL}; use the same flywheel for both"

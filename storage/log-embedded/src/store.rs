@@ -13,20 +13,23 @@ pub use file::{Opening, initialise};
 use crate::{codec, error::stored};
 
 /// Format of the file that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 2;
+/// The oldest format that it reads: batches of either layout, no name of the log.
+const OLDEST_FORMAT: u64 = 1;
 
 /// More than any machine that one log serves has use for; a larger number in a file is damage.
 pub const MAX_PARTITIONS: u32 = 1 << 16;
 
-type Lane<'a> = (&'a str, u32);
+pub type Lane<'a> = (&'a str, u32);
 
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// `format`, and the log's name in two halves: `id_high`, `id_low`.
+pub const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Partitions of each topic.
-const TOPICS: TableDefinition<&str, u32> = TableDefinition::new("topics");
+pub const TOPICS: TableDefinition<&str, u32> = TableDefinition::new("topics");
 /// Batches by topic, partition and their last offset.
-const BATCHES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("batches");
+pub const BATCHES: TableDefinition<(&str, u32, u64), &[u8]> = TableDefinition::new("batches");
 /// Next offset, one more than the last trimmed offset, and the time of the last append.
-const ENDS: TableDefinition<Lane, (u64, u64, i64)> = TableDefinition::new("ends");
+pub const ENDS: TableDefinition<Lane, (u64, u64, i64)> = TableDefinition::new("ends");
 /// One more than the offset that a group committed.
 const GROUPS: TableDefinition<(&str, &str, u32), u64> = TableDefinition::new("groups");
 
@@ -126,6 +129,20 @@ impl Store {
         }
         transaction.commit()?;
         Ok(())
+    }
+
+    /// The name of this log: made with the file, and the same for as long as there is one.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has none.
+    pub fn identity(&self) -> Result<String, LogError> {
+        let (operation, target) = ("reading the name of", "the log file");
+        let found = self.0.using(operation, &target, |file| {
+            let read = || -> Result<_, redb::Error> { file::identity(&file.begin_read()?.open_table(META)?) };
+            read().map_err(|error| stored(operation, target, error))
+        })?;
+        let id = found.ok_or_else(|| LogError::new(LogErrorKind::Corrupt, operation, target, "it has none"))?;
+        Ok(id.to_string())
     }
 
     /// Every topic with its partitions and their ends.

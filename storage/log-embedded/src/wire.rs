@@ -10,8 +10,8 @@ use flywheel_log::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Both sides must say the same number first.
-pub const PROTOCOL: u32 = 1;
+/// Both sides must say the same number first; 2 since an append may be refused as `Full` and a log has a name.
+pub const PROTOCOL: u32 = 2;
 /// Largest frame: a full batch with room for its framing.
 const MAX_FRAME: usize = MAX_BATCH_BYTES + (8 << 20);
 
@@ -33,7 +33,7 @@ pub enum Ask {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    Hello { protocol: u32, durability: Durability },
+    Hello { protocol: u32, durability: Durability, log: String },
     Done,
     Topics(Vec<(Topic, u32)>),
     Offset(Offset),

@@ -75,7 +75,8 @@ async fn who_comes_second_is_told_who_holds_the_log_and_may_use_its_socket() {
     assert!(flywheel_log_embedded::open_or_connect(dir.path()).await.is_err(), "nobody answers yet");
     let cancel = CancellationToken::new();
     let server = tokio::spawn(log.serve(&dir.path().join(SOCKET), cancel.clone()).unwrap());
-    let other = flywheel_log_embedded::open_or_connect(dir.path()).await.unwrap();
+    let (other, id) = flywheel_log_embedded::open_or_connect(dir.path()).await.unwrap();
+    assert_eq!(id, log.identity(), "both know which log it is");
     let topic = Topic::new("t");
     other.create_topic(&topic, 1).await.unwrap();
     log.append(&topic.partition(0), vec![Record::new("k", "v")]).await.unwrap();
@@ -109,7 +110,7 @@ async fn while_the_disk_is_nearly_full_nobody_appends_from_any_process_and_every
     let config = EmbeddedConfig { reserve: Some(Arc::new(reserve)), ..EmbeddedConfig::default() };
     let log = EmbeddedLog::open(dir.path(), config).unwrap();
     tokio::spawn(log.serve(&dir.path().join(SOCKET), CancellationToken::new()).unwrap());
-    let other = flywheel_log_embedded::open_or_connect(dir.path()).await.unwrap();
+    let (other, _id) = flywheel_log_embedded::open_or_connect(dir.path()).await.unwrap();
     let topic = Topic::new("t");
     let lane = topic.partition(0);
     log.create_topic(&topic, 1).await.unwrap();

@@ -96,6 +96,16 @@ impl Cluster {
             .map_err(|error| self.errors.error(operation, target, &error))
     }
 
+    /// The cluster's own id.
+    pub async fn identity(&self) -> Result<String, LogError> {
+        let (operation, target) = ("asking for the id of", self.errors.config.target());
+        let id = self
+            .blocking(operation, &target, |query, timeout| Ok(query.client().fetch_cluster_id(timeout)))
+            .await?
+            .filter(|id| !id.is_empty());
+        id.ok_or_else(|| self.errors.unavailable(operation, &target, "no broker named the cluster"))
+    }
+
     fn admin_options(&self) -> AdminOptions {
         let timeout = Some(self.errors.config.timeout);
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)

@@ -61,6 +61,21 @@ impl KafkaLog {
         Self::open(config).await
     }
 
+    /// The name of this log: of the cluster, and of our topics in it. A topic that was deleted and made again is not told
+    /// apart by it; librdkafka does not give the ids of topics.
+    ///
+    /// # Errors
+    /// `Unavailable` if no broker says it in time.
+    pub async fn identity(&self) -> Result<String, LogError> {
+        let cluster = self.cluster.identity().await?;
+        Ok(format!("{cluster}/{}", self.errors.config.prefix))
+    }
+
+    /// Brokers and prefix, as messages name them.
+    pub fn place(&self) -> String {
+        format!("{}?prefix={}", self.errors.config.target(), self.errors.config.prefix)
+    }
+
     fn writer(&self, to: &TopicPartition) -> Result<mpsc::Sender<Append>, LogError> {
         let hash = flywheel_log::partition_of(to.topic.as_str().as_bytes(), WRITERS as u32);
         let mut writers = self.writers.lock();

@@ -95,6 +95,21 @@ impl FromStr for RedisConfig {
         let one = |problem: String| ConfigError { problems: vec![problem] };
         // The parser's errors do not repeat the URL.
         let mut server = Url::parse(url).map_err(|error| one(format!("{error}; write `redis://host:port/db`")))?;
+        // What stands behind the authority may be the rest of a password then, so none of it is repeated.
+        let of_a_password = |text: &str| text.contains('@');
+        let cut = of_a_password(server.path())
+            || server.fragment().is_some()
+            || server.query_pairs().any(|(key, value)| {
+                of_a_password(&key) || (key != "password.file" && key != "password.env" && of_a_password(&value))
+            });
+        if cut {
+            return Err(one(
+                "there is a `@` or `#` where none belongs; if it is the password's, write `%40` for `@`, `%2F` \
+                            for `/`, `%3F` for `?` and `%23` for `#`, or keep it in `password.env=NAME` or \
+                            `password.file=PATH`"
+                    .to_owned(),
+            ));
+        }
         let mut problems = Vec::new();
         match server.scheme() {
             "redis" => {}
@@ -161,6 +176,40 @@ mod tests {
         assert!(problems("kafka://a:1").contains("redis://"));
         assert!(problems("redis:///0").contains("host"));
         assert!(problems("nonsense").contains("redis://host:port/db"));
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_repeated_whatever_characters_it_has() {
+        for url in [
+            "redis://u:12/s3cret@h/0",
+            "redis://u:12/34/s3cret@h:6379/0",
+            "redis://u:12?s3cret@h:6379/0",
+            "redis://u:12?s3cret=1@h:6379/0",
+            "redis://u:12?prefix=s3cret@h:6379/0",
+            "redis://u:12?timeout=s3cret@h",
+            "redis://u:12#s3cret@h/0",
+            "redis://:p@12/s3cret@h/0",
+            "redis://:p@h:1/s3cret@x?colour=red",
+            "redis://:s3cret@/0",
+            "redis://:12/s3cret@h/0",
+            "redis://:a:s3cret@[::1/0",
+            "redis:s3cret@h",
+            "redis:/s3cret@h",
+            "s3cret@h:6379",
+        ] {
+            let config = RedisConfig::parse(url);
+            let said = format!("{config:?} {}", config.as_ref().map_or_else(|e| e.to_string(), RedisConfig::target));
+            assert!(!said.contains("s3cret"), "{url}: {said}");
+            assert!(config.is_err(), "{url}: {said}");
+        }
+        // These are whole: the last `@` before the first `/` ends the password, and a file may have one in its name.
+        for url in ["redis://:s3cr@t@h:1/2", "redis://:s3cr%40t@h:1/2", "redis://:s3cr%2Ft%3F%23@h:1/2"] {
+            let config = RedisConfig::parse(url).unwrap();
+            assert_eq!(config.target(), "redis://h:1/2");
+            assert!(!format!("{config:?}").contains("s3cr"), "{config:?}");
+        }
+        assert!(problems("redis://h?password.file=/no/such@file").contains("/no/such@file"));
+        assert!(problems("redis://u:12/s3cret@h/0").contains("%2F"));
     }
 
     #[test]

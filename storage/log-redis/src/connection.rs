@@ -11,7 +11,7 @@ use redis::{
 
 use crate::{
     config::RedisConfig,
-    error::{breaks_connection, code_of, failed},
+    error::{breaks_connection, failed, passes},
 };
 
 /// The server's settings that say what survives, as read when it was last connected to.
@@ -153,8 +153,8 @@ impl Connection {
         let mut connection = self.another(self.config.timeout).await?;
         let persistence = match Persistence::ask(&mut connection).await {
             Ok(persistence) => persistence,
-            // Managed servers rename or refuse `CONFIG`.
-            Err(error) if !breaks_connection(&error) && code_of(&error) != "LOADING" => Persistence::default(),
+            // Managed servers rename or refuse `CONFIG`. What passes says nothing about them: the next call asks again.
+            Err(error) if !breaks_connection(&error) && !passes(&error) => Persistence::default(),
             Err(error) => return Err(error),
         };
         if persistence.durability() < Durability::Fsynced {

@@ -69,6 +69,11 @@ pub(crate) fn failed(operation: &'static str, target: impl Display, server: &str
     LogError::new(kind, operation, target, format!("{server}: {error}: {advice}{unknown}"))
 }
 
+/// Whether the same may be asked again after a while.
+pub(crate) fn passes(error: &RedisError) -> bool {
+    meaning(error).0.is_retryable()
+}
+
 /// Whether the connection that gave this is of no use any more.
 pub(crate) fn breaks_connection(error: &RedisError) -> bool {
     let of_a_server_that_is_no_master = matches!(

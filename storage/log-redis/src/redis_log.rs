@@ -62,6 +62,27 @@ impl RedisLog {
         self.keys(of).0
     }
 
+    /// The name of this log, kept in the database beside the topics: made by whoever asks first, and gone with everything
+    /// else when the database is emptied.
+    ///
+    /// # Errors
+    /// If the server does not answer, or takes no writes.
+    pub async fn identity(&self) -> Result<String, LogError> {
+        let key = format!("{}:id", self.prefix);
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("SET").arg(&key).arg(uuid::Uuid::new_v4().to_string()).arg("NX").ignore();
+        pipe.cmd("GET").arg(&key);
+        let (id,): (String,) =
+            self.connection.ask("asking for the name of", &"the event log", Ask::Pipeline(&pipe)).await?;
+        Ok(id)
+    }
+
+    /// Server and prefix, as messages name them: without user and password.
+    pub fn place(&self) -> String {
+        let config = &self.connection.config;
+        format!("{}?prefix={}", config.target(), config.prefix)
+    }
+
     fn topics_key(&self) -> String {
         format!("{}:topics", self.prefix)
     }

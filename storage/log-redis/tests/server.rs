@@ -220,6 +220,60 @@ async fn what_survives_is_what_the_servers_settings_say() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_busy_when_it_was_connected_to_is_asked_again_what_survives() {
+    if !support::is_there() {
+        return;
+    }
+    let server = Server::start_with("always", &["--lua-time-limit", "50"]);
+    let log = connect(&server.url()).await;
+    assert_eq!(log.durability(), Durability::Fsynced);
+    let _n_killed: i64 = server.ask("CLIENT KILL TYPE normal SKIPME yes");
+    let error = log.append(&lane(0), one("a")).await.unwrap_err();
+    assert_eq!(error.kind(), LogErrorKind::Unavailable, "its connection is gone");
+    let mut busy = server.connection();
+    let script = std::thread::spawn(move || {
+        let _killed: redis::RedisResult<()> = redis::cmd("EVAL").arg("while true do end").arg(0).query(&mut busy);
+    });
+    // Until the server says so itself.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut stranger = server.connection();
+        let answer: redis::RedisResult<String> = redis::cmd("GET").arg("x").query(&mut stranger);
+        if answer.is_err_and(|error| error.code() == Some("BUSY")) {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "the script does not run");
+    }
+    let error = log.append(&lane(0), one("b")).await.unwrap_err();
+    assert!(error.kind() == LogErrorKind::Unavailable && error.to_string().contains("busy"), "{error}");
+    let _: String = server.ask("SCRIPT KILL");
+    script.join().unwrap();
+    eventually(async || log.append(&lane(0), one("c")).await).await;
+    assert_eq!(log.durability(), Durability::Fsynced, "{}", log.persistence());
+}
+
+#[tokio::test]
+async fn a_log_keeps_its_name_and_an_emptied_server_or_another_prefix_has_another() {
+    if !support::is_there() {
+        return;
+    }
+    let mut server = Server::start("always");
+    let log = connect(&server.url()).await;
+    let again = connect(&server.url()).await;
+    let (id, at_once) = tokio::join!(log.identity(), again.identity());
+    let id = id.unwrap();
+    assert_eq!(at_once.unwrap(), id, "of two who ask at once, both get the same");
+    let other = RedisLog::connect(&format!("{}&prefix=other", server.url())).await.unwrap();
+    assert_ne!(other.identity().await.unwrap(), id);
+    assert!(other.place().ends_with("?prefix=other"), "{}", other.place());
+    server.kill();
+    server.run();
+    assert_eq!(eventually(async || log.identity().await).await, id);
+    let _: String = server.ask("FLUSHALL");
+    assert_ne!(log.identity().await.unwrap(), id, "its records are gone, and so is its name");
+}
+
+#[tokio::test]
 async fn a_server_that_hides_its_settings_promises_nothing() {
     if !support::is_there() {
         return;

@@ -7,10 +7,15 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// What a record costs beside its bytes, so that very many very small ones are bounded too.
 pub const RECORD_OVERHEAD: usize = 8;
 
+/// What a batch counts as, in memory and against [`MAX_BATCH_BYTES`].
+pub fn batch_bytes(records: &[Record]) -> usize {
+    records.iter().map(|record| RECORD_OVERHEAD + record.key.len() + record.value.len()).sum()
+}
+
 /// # Errors
 /// `InvalidData` if the batch is empty or larger than [`MAX_BATCH_BYTES`].
 pub fn check_batch(to: &TopicPartition, records: &[Record]) -> Result<(), LogError> {
-    let bytes: usize = records.iter().map(|record| RECORD_OVERHEAD + record.key.len() + record.value.len()).sum();
+    let bytes = batch_bytes(records);
     let refuse = |why: String| Err(LogError::new(LogErrorKind::InvalidData, "appending", to, why));
     if records.is_empty() {
         return refuse("the batch is empty".to_owned());

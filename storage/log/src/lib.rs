@@ -15,7 +15,7 @@ mod reserve;
 mod types;
 mod wrappers;
 
-pub use batch::{MAX_BATCH_BYTES, RECORD_OVERHEAD, check_batch, take_within};
+pub use batch::{MAX_BATCH_BYTES, RECORD_OVERHEAD, batch_bytes, check_batch, take_within};
 pub use error::{LogError, LogErrorKind};
 pub use groups::{GroupOffsets, LocalGroups};
 pub use memory::MemoryLog;

@@ -56,13 +56,38 @@ impl Redis {
             }
             if answers(self.port).await.unwrap_or(false) {
                 self.child = Some(child);
-                return Ok(());
+                return self.name().await.context("naming the log on the redis-server");
             }
             if Instant::now() > until {
                 bail!("redis-server did not answer within {patience:?}: {}", node::tail(&self.log));
             }
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The log's name is written once, and synced whatever the setting: a cut in the first second of a log would make it
+    /// another one, and the tables would refuse it.
+    async fn name(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        for line in [
+            "CONFIG SET appendfsync always".to_owned(),
+            format!("SET flywheel:id torture-{} NX", self.port),
+            format!("CONFIG SET appendfsync {}", self.sync.setting()),
+        ] {
+            stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+            let mut kind = [0];
+            timeout(Duration::from_secs(10), stream.read_exact(&mut kind)).await??;
+            // Of an answer one line: it was set, it was there already (a null), or an error.
+            let (mut byte, mut said) = ([0], kind.to_vec());
+            while byte != *b"\n" {
+                timeout(Duration::from_secs(10), stream.read_exact(&mut byte)).await??;
+                said.push(byte[0]);
+            }
+            if kind == *b"-" {
+                return Err(std::io::Error::other(format!("{line}: {}", String::from_utf8_lossy(&said).trim_end())));
+            }
+        }
+        Ok(())
     }
 
     pub fn is_running(&self) -> bool {

@@ -11,6 +11,8 @@ use flywheel_log::{EventLog, LogError, LogErrorKind, Offset, Position, ReadLimit
 use flywheel_tables::{DeadLetterRow, DeadLettersBuilder};
 use futures::TryStreamExt;
 
+use crate::audit::after_trim;
+
 use super::{DeadLetters, LetterId, REPLAY, ReplayError, ReplayReport};
 
 /// Bytes of one append, at most (one letter may be larger).
@@ -185,8 +187,7 @@ impl DeadLetters {
             let records = match log.read(lane, position, ReadLimit::default()).await {
                 // Trimmed meanwhile, so it is in the table.
                 Err(error) if error.kind() == LogErrorKind::Trimmed => {
-                    let trimmed = log.bounds(lane).await?.trimmed;
-                    position = position.max(trimmed.map_or(Position::Start, Position::After));
+                    position = after_trim(log, lane, position, error).await?;
                     continue;
                 }
                 records => records?,

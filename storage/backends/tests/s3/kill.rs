@@ -80,8 +80,10 @@ async fn kills_of_the_server_lose_no_commit_and_double_none() {
             }
         });
         // Not before all are at work, then at a moment of its own.
+        let began = Instant::now();
         while !progress.iter().all(|n| n.load(SeqCst) > 0) {
             assert!(!mover.is_finished(), "the mover stopped before the kill");
+            assert!(began.elapsed() < Duration::from_secs(60), "not all are at work: {progress:?}\n{}", server.said());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(Duration::from_millis(kill * 37 % 101)).await;

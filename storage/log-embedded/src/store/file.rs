@@ -10,9 +10,10 @@ use std::{
 
 use flywheel_log::{LogError, LogErrorKind};
 use parking_lot::RwLock;
-use redb::{Database, DatabaseError, ReadableDatabase};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table};
+use uuid::Uuid;
 
-use super::{BATCHES, ENDS, FORMAT_VERSION, GROUPS, META, TOPICS};
+use super::{BATCHES, ENDS, FORMAT_VERSION, GROUPS, META, OLDEST_FORMAT, TOPICS};
 use crate::{error::stored, path::sync_dir};
 
 /// So file systems without hard links say it.
@@ -69,6 +70,7 @@ impl LogFile {
             }
             Database::builder().set_cache_size(cache_bytes).open(&target)
         })?;
+        file.settle(path)?;
         // The lock is ours: whoever is still making this file will find it made.
         remove_unfinished(path).map_err(failed)?;
         Ok(file)
@@ -116,6 +118,27 @@ impl LogFile {
         *slot = Some(file);
         self.broken.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives a file of an older format what it lacks: its number, so that older programs leave it alone from now on, and
+    /// a name, which is the one that they kept beside it where they did.
+    fn settle(&self, path: &Path) -> Result<(), LogError> {
+        let known = fs::read_to_string(path.with_file_name("id")).ok();
+        let known = known.and_then(|id| Uuid::parse_str(id.trim()).ok());
+        self.using(OPENING, &self.name, |file| {
+            let settle = || -> Result<(), redb::Error> {
+                let meta = file.begin_read()?.open_table(META)?;
+                if meta.get("format")?.is_some_and(|format| format.value() == FORMAT_VERSION) {
+                    return Ok(());
+                }
+                let write = file.begin_write()?;
+                name(&mut write.open_table(META)?, known.unwrap_or_else(Uuid::new_v4))?;
+                write.commit()?;
+                tracing::info!(file = self.name, format = FORMAT_VERSION, "the log file has the newest format now");
+                Ok(())
+            };
+            settle().map_err(|error| stored(OPENING, &self.name, error))
+        })
     }
 
     /// Does `work` with the file; notes when the disk failed meanwhile.
@@ -188,7 +211,7 @@ fn check(file: &impl ReadableDatabase, name: &str) -> Result<(), LogError> {
         Err(error) => return Err(fail(error.into())),
     };
     let why = match known {
-        Some(FORMAT_VERSION) => return Ok(()),
+        Some(OLDEST_FORMAT..=FORMAT_VERSION) => return Ok(()),
         Some(newer) => {
             format!("it has format {newer}; this program knows formats up to {FORMAT_VERSION}; nothing was changed")
         }
@@ -197,10 +220,24 @@ fn check(file: &impl ReadableDatabase, name: &str) -> Result<(), LogError> {
     Err(LogError::new(LogErrorKind::InvalidData, OPENING, name, why))
 }
 
+fn name(meta: &mut Table<'_, &'static str, u64>, id: Uuid) -> Result<(), redb::Error> {
+    let (high, low) = id.as_u64_pair();
+    meta.insert("format", FORMAT_VERSION)?;
+    meta.insert("id_high", high)?;
+    meta.insert("id_low", low)?;
+    Ok(())
+}
+
+/// The log's name, if it has one.
+pub fn identity(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<Uuid>, redb::Error> {
+    let half = |key| -> Result<_, redb::Error> { Ok(meta.get(key)?.map(|half| half.value())) };
+    Ok(half("id_high")?.zip(half("id_low")?).map(|(high, low)| Uuid::from_u64_pair(high, low)))
+}
+
 /// An empty log in `file`.
 pub fn initialise(file: &Database) -> Result<(), redb::Error> {
     let write = file.begin_write()?;
-    write.open_table(META)?.insert("format", FORMAT_VERSION)?;
+    name(&mut write.open_table(META)?, Uuid::new_v4())?;
     write.open_table(TOPICS)?;
     write.open_table(BATCHES)?;
     write.open_table(ENDS)?;

@@ -9,7 +9,7 @@ use std::{
 use flywheel_log::{EventLog, LogError, LogErrorKind, Position, ReadLimit, Record, Topic, TopicPartition};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     EmbeddedConfig, EmbeddedLog, FORMAT_VERSION, codec,
-    store::{End, Store, Write, initialise},
+    store::{BATCHES, ENDS, End, META, Store, TOPICS, Write, initialise},
 };
 
 fn file_in(dir: &TempDir) -> PathBuf {
@@ -27,6 +27,18 @@ fn file_in(dir: &TempDir) -> PathBuf {
 
 fn open(dir: &Path) -> Result<Arc<EmbeddedLog>, LogError> {
     EmbeddedLog::open(dir, EmbeddedConfig { tail_bytes: 0, ..EmbeddedConfig::default() })
+}
+
+/// The writer thread lets go of the file a moment after the log is dropped.
+async fn open_when_free(dir: &Path) -> Arc<EmbeddedLog> {
+    let began = std::time::Instant::now();
+    loop {
+        match open(dir) {
+            Ok(log) => return log,
+            Err(error) => assert!(began.elapsed().as_secs() < 30, "{error}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 /// The error, after a look that the file was left as it was.
@@ -108,6 +120,63 @@ async fn a_log_of_a_newer_format_is_refused_before_anything_is_written() {
     let error = refused(&dir);
     assert_eq!(error.kind(), LogErrorKind::InvalidData, "{error}");
     assert!(error.to_string().contains(&format!("format {}", FORMAT_VERSION + 1)), "{error}");
+}
+
+/// As programs wrote it before batches were compressed: format 1, no name in the file.
+fn make_old(dir: &Path) {
+    let old = Database::create(dir.join("log.redb")).unwrap();
+    initialise(&old).unwrap();
+    let hex = include_str!("../golden/batch-1.hex").trim().as_bytes();
+    let batch: Vec<u8> =
+        hex.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect();
+    let lane = topic().partition(0);
+    let write = old.begin_write().unwrap();
+    {
+        let mut meta = write.open_table(META).unwrap();
+        meta.insert("format", 1).unwrap();
+        meta.remove("id_high").unwrap();
+        meta.remove("id_low").unwrap();
+        write.open_table(TOPICS).unwrap().insert(topic().as_str(), 1).unwrap();
+        write.open_table(BATCHES).unwrap().insert((topic().as_str(), lane.partition, 2), &batch[..]).unwrap();
+        write.open_table(ENDS).unwrap().insert((topic().as_str(), lane.partition), (3, 0, 1_763_712_000_123)).unwrap();
+    }
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_of_the_first_format_is_read_goes_on_and_is_none_of_the_older_programs_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    make_old(dir.path());
+    let kept = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    fs::write(dir.path().join("id"), format!("{kept}\n")).unwrap();
+    let lane = topic().partition(0);
+    for n in 3..6 {
+        let log = open_when_free(dir.path()).await;
+        assert_eq!(log.identity(), kept, "the name that it had");
+        assert_eq!(all(&log, &lane).await.unwrap().len(), n);
+        log.append(&lane, vec![Record::new("k", "v".repeat(1000))]).await.unwrap();
+    }
+    let _free = open_when_free(dir.path()).await;
+    drop(_free);
+    let copy = dir.path().join("copy.redb");
+    fs::copy(file_in(&dir), &copy).unwrap();
+    let file = Database::open(copy).unwrap();
+    let format = file.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(format, FORMAT_VERSION);
+}
+
+#[tokio::test]
+async fn a_new_log_has_a_new_name_also_where_another_one_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).unwrap().identity().to_owned();
+    let again = open_when_free(dir.path()).await;
+    assert_eq!(again.identity(), first);
+    drop(again);
+    fs::write(dir.path().join("id"), &first).unwrap();
+    fs::remove_file(file_in(&dir)).unwrap();
+    let other = open_when_free(dir.path()).await;
+    assert_ne!(other.identity(), first, "its offsets begin anew");
+    assert!(uuid::Uuid::parse_str(other.identity()).is_ok(), "{}", other.identity());
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
 //! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
-//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]).
+//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]); runs in a file there, or in
+//! PostgreSQL ([`CatalogConfig`]).
 
+mod catalog;
 mod claim;
 mod credentials;
 mod explained;
@@ -26,6 +28,7 @@ use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
+    catalog::CatalogConfig,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -49,6 +52,8 @@ pub struct BackendUrls {
     pub data: PathBuf,
     /// Where tables and models lie.
     pub store: StoreConfig,
+    /// Where runs are kept.
+    pub catalog: CatalogConfig,
 }
 
 impl BackendUrls {
@@ -83,6 +88,14 @@ impl BackendUrls {
             Some(bucket) => bucket.reach().await.map(|()| bucket.registry(hints)),
             None => open_registry(&self.data, hints),
         }
+    }
+
+    /// The runs.
+    ///
+    /// # Errors
+    /// If the database cannot be opened or migrated.
+    pub async fn open_catalog(&self) -> anyhow::Result<Catalog> {
+        self.catalog.open(&self.data).await
     }
 
     /// Folder of the embedded log.
@@ -165,7 +178,7 @@ impl Backends {
             }
             None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
         };
-        Ok(Self { log, lake, registry, catalog: open_catalog(&urls.data).await? })
+        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await? })
     }
 }
 
@@ -229,8 +242,7 @@ pub fn open_registry(data: &Path, hints: Option<Arc<dyn EventLog>>) -> anyhow::R
 /// # Errors
 /// If the database cannot be opened or migrated.
 pub async fn open_catalog(data: &Path) -> anyhow::Result<Catalog> {
-    let file = data.join("catalog.sqlite");
-    Catalog::open(&file).await.with_context(|| format!("opening the catalog `{}`", file.display()))
+    CatalogConfig::default().open(data).await
 }
 
 fn make(folder: PathBuf) -> anyhow::Result<PathBuf> {
@@ -247,7 +259,10 @@ mod tests {
             log: log.to_owned(),
             data: std::env::temp_dir(),
             store: StoreConfig::default(),
-        }).await.unwrap_err();
+            catalog: CatalogConfig::default(),
+        })
+        .await
+        .unwrap_err();
         format!("{error:#}")
     }
 

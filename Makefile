@@ -2,15 +2,16 @@
 # Arguments go through: make up ARGS="--for 10m --report report.json" PORT=9090
 
 .DEFAULT_GOAL := help
-.PHONY: help up test build check bench web libtorch venv clean-data
+.PHONY: help up test torture seeded-bugs build check bench web libtorch venv clean-data
 
 ARGS ?=
 PORT ?=
 PYTHON ?= python3
-export PYTHON YES
+FEATURES ?=
+export PYTHON YES FEATURES
 
 help: ## list these targets
-	@printf 'usage: make TARGET [ARGS="..."] [PORT=8080] [PYTHON=python3]\n\n'
+	@printf 'usage: make TARGET [ARGS="..."] [PORT=8080] [PYTHON=python3] [FEATURES="kafka redis-tls"]\n\n'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## get what is missing, build, run the loop (first time: about 15 minutes on 2 cores; later: seconds)
@@ -18,6 +19,12 @@ up: ## get what is missing, build, run the loop (first time: about 15 minutes on
 
 test: ## get what is missing and run every test (first time: about 25 minutes on 2 cores)
 	@scripts/test.sh
+
+torture: ## kill and cut the power of the doors by the hundred, on each log (about 10 minutes; ARGS="--rate 5000")
+	@scripts/torture.sh $(ARGS)
+
+seeded-bugs: ## build with seeded faults and show that each is found (about 10 minutes; ARGS="ack-before-write" for one)
+	@scripts/seeded-bugs.sh $(ARGS)
 
 build: ## build every program in release, trainer included (first time: about 15 minutes on 2 cores)
 	@scripts/build.sh

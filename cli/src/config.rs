@@ -130,6 +130,17 @@ pub struct StreamConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub keep: Duration,
+    /// Share of the volume that new events may not take: below it they are refused (the doors say 503), no new game
+    /// begins, and what is stored is landed. They are taken again by themselves once there is room.
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub reserve_share: f64,
+    /// The same in bytes, where that is more. With less free, the loop does not start.
+    pub reserve_bytes: u64,
+    /// On Redis and Kafka processes share the partitions (`flywheel up`, `land`, `assemble`). One that was not heard of
+    /// for so long is dead, and the others take its partitions over.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
+    pub lease: Duration,
 }
 
 impl Default for StreamConfig {
@@ -141,6 +152,9 @@ impl Default for StreamConfig {
             queue_bytes: 64 << 20,
             spill_bytes: 4 << 30,
             keep: Duration::from_secs(3600),
+            reserve_share: 0.05,
+            reserve_bytes: 512 << 20,
+            lease: Duration::from_secs(10),
         }
     }
 }
@@ -296,6 +310,12 @@ impl Config {
         }
         if self.stream.partitions == 0 || self.stream.partitions > 256 {
             problems.push(format!("stream.partitions is {}; it must lie in 1..=256", self.stream.partitions));
+        }
+        if !(0.0..=0.9).contains(&self.stream.reserve_share) {
+            problems.push(format!("stream.reserve_share is {}; it must lie in 0..=0.9", self.stream.reserve_share));
+        }
+        if !(Duration::from_millis(500)..=Duration::from_secs(300)).contains(&self.stream.lease) {
+            problems.push(format!("stream.lease is {:?}; it must lie in 500ms..=5m", self.stream.lease));
         }
         if !(0.0..=1.0).contains(&self.agent.epsilon) {
             problems.push(format!("agent.epsilon is {}; it must lie in 0..=1", self.agent.epsilon));

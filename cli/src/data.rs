@@ -46,15 +46,18 @@ impl DataDir {
             .map_err(|e| Failure::from(e).hint("choose a folder that you may write to with --data DIR"))?;
         let version = root.join("VERSION");
         if !version.exists() {
-            let held_something = fs::read_dir(root)?.next().is_some();
-            if held_something && !root.join("log").exists() {
+            let mut held = fs::read_dir(root)?.filter_map(Result::ok);
+            let held_something = held.any(|entry| !entry.file_name().to_string_lossy().starts_with("VERSION."));
+            // Another process may have made it meanwhile: whoever does writes `VERSION` before anything else.
+            if held_something && !root.join("log").exists() && !version.exists() {
                 return Err(Failure::msg(
                     Code::Conflict,
                     format!("`{}` is not empty and not a data folder of flywheel", root.display()),
                 )
                 .hint("name an empty or new folder with --data DIR"));
             }
-            let temporary = root.join("VERSION.tmp");
+            // Several processes may start on a new folder at once.
+            let temporary = root.join(format!("VERSION.{}", uuid::Uuid::new_v4().simple()));
             let mut file = File::create(&temporary).context("writing the folder's VERSION")?;
             writeln!(file, "{DATA_VERSION}")?;
             file.sync_all()?;
@@ -145,6 +148,31 @@ mod tests {
         assert!(DataDir::create(&dir).is_err());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn many_that_start_on_a_new_folder_at_once_all_take_it() {
+        for _ in 0..20 {
+            let dir = std::env::temp_dir().join(format!("flywheel-data-{}", uuid::Uuid::new_v4()));
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                let started: Vec<_> = (0..8)
+                    .map(|n| {
+                        let (dir, start) = (&dir, &start);
+                        scope.spawn(move || {
+                            start.wait();
+                            let made = DataDir::create(dir).map(|_| ()).map_err(|error| error.to_string());
+                            // What a loop or a lander makes next.
+                            fs::create_dir_all(dir.join(format!("lake-{n}"))).unwrap();
+                            made
+                        })
+                    })
+                    .collect();
+                started.into_iter().for_each(|one| one.join().unwrap().unwrap());
+            });
+            assert_eq!(fs::read_to_string(dir.join("VERSION")).unwrap(), format!("{DATA_VERSION}\n"));
+            fs::remove_dir_all(&dir).unwrap();
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod exit;
 mod output;
+mod sharing;
 mod systems;
 mod up;
 
@@ -66,6 +67,10 @@ pub struct Global {
 enum Command {
     /// Run the whole loop: play, stream, land, learn, judge, swap
     Up(commands::up::Args),
+    /// Put events of the log into the tables, sharing the partitions with other processes
+    Land(commands::land::Args),
+    /// Turn games of the log into transitions and episodes, sharing the partitions with other processes
+    Assemble(commands::assemble::Args),
     /// Say how the running loop is doing
     Status(commands::status::Args),
     /// Look into the event log
@@ -79,6 +84,9 @@ enum Command {
     /// Look into the tables, compact them
     #[command(subcommand)]
     Table(commands::table::Command),
+    /// Look at records that could not be used, and put them back once they can
+    #[command(subcommand)]
+    Dlq(commands::dlq::Command),
     /// List, promote and roll back model versions
     #[command(subcommand)]
     Model(commands::model::Command),
@@ -91,6 +99,11 @@ enum Command {
     Audit(commands::audit::Args),
     /// Check this machine and this data folder
     Doctor(commands::doctor::Args),
+    /// Kill the doors and cut their power again and again, and look for every acknowledged event
+    Torture(commands::torture::Args),
+    /// What `torture` starts as its child
+    #[command(hide = true)]
+    TortureServe(commands::torture::ServeArgs),
     /// Measure, beside peers where one is named
     Bench(commands::bench::Args),
     /// Show the configuration
@@ -145,16 +158,21 @@ fn main() -> ExitCode {
 async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => commands::up::run(global, args).await,
+        Command::Land(args) => commands::land::run(global, args).await,
+        Command::Assemble(args) => commands::assemble::run(global, args).await,
         Command::Status(args) => commands::status::run(global, args).await,
         Command::Log(command) => commands::log::run(global, command).await,
         Command::Emit(args) => commands::emit::run(global, args).await,
         Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
+        Command::Dlq(command) => commands::dlq::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Run(command) => commands::run::run(global, command).await,
         Command::Judge(args) => commands::judge::run(global, args).await,
         Command::Audit(args) => commands::audit::run(global, args).await,
         Command::Doctor(args) => commands::doctor::run(global, args).await,
+        Command::Torture(args) => commands::torture::run(global, args).await,
+        Command::TortureServe(args) => commands::torture::serve(global, args).await,
         Command::Bench(args) => commands::bench::run(global, args).await,
         Command::Config(command) => commands::config::run(global, command),
         Command::Completions(args) => commands::completions::run(args),

@@ -19,8 +19,9 @@ pub fn init_logs(global: &Global) {
         (_, 1) => "info,sqlx=warn",
         _ => "debug,sqlx=info,hyper=info",
     };
-    // The Delta kernel logs as an error what it also returns, such as a table that is not there yet.
-    let quiet_kernel = format!("{level},buoyant_kernel=off");
+    // The Delta libraries log as errors what they also return, such as a table that is not there yet, or that another
+    // process has made first.
+    let quiet_kernel = format!("{level},buoyant_kernel=off,deltalake_core::kernel::transaction=off");
     let filter = EnvFilter::try_from_env("FLYWHEEL_LOG").unwrap_or_else(|_| EnvFilter::new(quiet_kernel));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {

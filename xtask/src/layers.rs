@@ -40,6 +40,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "logs", folders: &["storage/log-*", "storage/archive-*"], may_use: &["words", "seams"] },
     Layer { name: "flows", folders: &["pipelines/*", "learn/search"], may_use: &["words", "seams", "stores", "flows"] },
     Layer { name: "jobs", folders: &["jobs/*"], may_use: &["words", "seams", "stores", "flows", "jobs"] },
+    // What users link into their own programs: nothing of the loop's own insides.
+    Layer { name: "clients", folders: &["clients/*"], may_use: &["words", "seams"] },
     Layer {
         name: "serving",
         folders: &["servers/*"],
@@ -79,6 +81,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "flywheel-train",
             "flywheel-cli",
             "flywheel-benches",
+            "flywheel-torture",
         ],
     ),
 ];

@@ -12,6 +12,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("games/api", "flywheel-game-api"),       // `flywheel-api` would say nothing
     ("servers/tank", "flywheel-tank-server"), // `flywheel-tank` is the game
     ("jobs/runtime", "flywheel-jobs"),        // `flywheel-runtime` would say nothing
+    ("clients/rust", "flywheel-client"),      // a user's `Cargo.toml` names it; `flywheel-rust` would say nothing
     ("xtask", "xtask"),                       // `cargo xtask`
 ];
 

@@ -1,5 +1,6 @@
 use std::{net::TcpListener, path::Path};
 
+use flywheel_log::Space;
 use serde::Serialize;
 
 use crate::{
@@ -76,12 +77,20 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
 async fn data(config: &Config, checks: &mut Vec<Check>) {
     let folder = &config.data;
     let parent = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
-    match free_bytes(parent) {
+    let space = volume(parent).ok();
+    let reserve = space.map_or(0, |space| (space.total as f64 * config.stream.reserve_share) as u64);
+    match space.map(|space| space.free) {
         Some(free) if free < 2 << 30 => checks.push(bad(
             "disk",
             State::Failed,
             format!("{} MB free", free >> 20),
             "free some space, or name another folder with --data DIR",
+        )),
+        Some(free) if free < reserve => checks.push(bad(
+            "disk",
+            State::Warning,
+            format!("{} MB free; a loop takes no new events below {} MB", free >> 20, reserve >> 20),
+            "free some space, or lower stream.reserve_share",
         )),
         Some(free) => checks.push(ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))),
         None => checks.push(bad("disk", State::Warning, "free space is unknown", "look with df")),
@@ -198,15 +207,25 @@ fn page() -> Check {
 
 /// Bytes that an ordinary user may still write in the file system of `path`.
 pub fn free_bytes(path: &Path) -> Option<u64> {
+    volume(path).ok().map(|space| space.free)
+}
+
+/// The file system of `path`, as far as an ordinary user may use it.
+///
+/// # Errors
+/// If the path is not there.
+pub fn volume(path: &Path) -> std::io::Result<Space> {
     use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path is a C string and `stat` is written by the call before it is read.
     let stat = unsafe {
         if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
-            return None;
+            return Err(std::io::Error::last_os_error());
         }
         stat.assume_init()
     };
-    Some(stat.f_bavail as u64 * stat.f_frsize as u64)
+    let bytes = |blocks: u64| blocks * stat.f_frsize as u64;
+    let (free, used) = (stat.f_bavail as u64, (stat.f_blocks as u64).saturating_sub(stat.f_bfree as u64));
+    Ok(Space { free: bytes(free), total: bytes(free + used) })
 }

@@ -1,12 +1,14 @@
 use std::time::Duration;
 
-use serde_json::Value;
+use flywheel_flows::sharing::Owner;
+use serde_json::{Value, json};
 
 use crate::{
     Global,
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
+    sharing::{self, who_owns},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,11 +23,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks the running loop over HTTP.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
-    let url = match args.url {
-        Some(url) => url,
+    let (url, owners) = match args.url {
+        Some(url) => (url, Vec::new()),
         None => {
-            let data = DataDir::open(&Config::load(global)?.data)?;
-            data.running().map(|running| running.url).ok_or_else(|| not_running(&data))?
+            let config = Config::load(global)?;
+            // A log that is away is the loop's to tell of.
+            let owners = who_owns(&config).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot tell who lands");
+                Vec::new()
+            });
+            let data = match DataDir::open(&config.data) {
+                // With tables in a bucket there need not be one.
+                Err(_) if !owners.is_empty() => return show_owners(global, &owners),
+                opened => opened?,
+            };
+            let url = match data.running() {
+                Some(running) => running.url,
+                None if owners.is_empty() => return Err(not_running(&data)),
+                None => return show_owners(global, &owners),
+            };
+            (url, owners)
         }
     };
     let address = reqwest::Url::parse(&format!("{}/v1/status", url.trim_end_matches('/'))).map_err(|error| {
@@ -41,8 +58,11 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     };
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
     let answer = client.get(address).send().await.and_then(reqwest::Response::error_for_status).map_err(unreachable)?;
-    let status: Value = answer.json().await.map_err(unreachable)?;
+    let mut status: Value = answer.json().await.map_err(unreachable)?;
     if global.json {
+        if !owners.is_empty() {
+            status["owners"] = serde_json::to_value(&owners)?;
+        }
         crate::output::out!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
@@ -65,9 +85,31 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         };
         crate::output::out!("champion {} ({}){course}", champion["version"], scores.join(", "));
     }
+    for degraded in status["degraded"].as_array().into_iter().flatten() {
+        crate::output::out!(
+            "degraded: {} since {}: {} ({})",
+            text(&degraded["what"]),
+            crate::output::time(degraded["since_ms"].as_i64().unwrap_or_default()),
+            text(&degraded["why"]),
+            text(&degraded["meanwhile"])
+        );
+    }
     for stage in status["stages"].as_array().into_iter().flatten() {
         let why = stage["why_waiting"].as_str().map_or_else(String::new, |why| format!(" ({why})"));
         crate::output::out!("{:>7}  {:<8} {}{why}", text(&stage["name"]), text(&stage["state"]), text(&stage["line"]));
+    }
+    for owner in &owners {
+        crate::output::out!("{}", sharing::line(owner));
+    }
+    Ok(())
+}
+
+/// No loop has run here, yet others land and assemble on the same log.
+fn show_owners(global: &Global, owners: &[Owner]) -> Result<(), Failure> {
+    if global.json {
+        crate::output::out!("{}", serde_json::to_string_pretty(&json!({"owners": owners}))?);
+    } else {
+        owners.iter().for_each(|owner| crate::output::out!("{}", sharing::line(owner)));
     }
     Ok(())
 }

@@ -1,6 +1,11 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::{Global, config::Config, exit::Failure, up};
+use crate::{
+    Global,
+    config::Config,
+    exit::{Code, Failure},
+    up,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,6 +30,9 @@ pub struct Args {
     /// Port of the page and the API; 0 takes any free port
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
+    /// Leave landing and assembling to `flywheel land` and `flywheel assemble` on the same log
+    #[arg(long)]
+    pub no_land: bool,
     /// Write what was acknowledged here, one line an append; tests count by it
     #[arg(long, value_name = "FILE", hide = true)]
     pub ack_journal: Option<PathBuf>,
@@ -48,12 +56,19 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         config.up.port = port;
     }
     config.check()?;
+    if args.no_land && !crate::systems::urls(&config).has_servers() {
+        let message = format!("with --no-land nobody would land: stream.url is `{}`", config.stream.url);
+        return Err(
+            Failure::msg(Code::Usage, message).hint("only a log on Redis or Kafka is shared with other processes")
+        );
+    }
     let options = up::Options {
         run_for: args.run_for,
         report: args.report,
         ack_journal: args.ack_journal,
         quiet: global.quiet,
         json: global.json,
+        lands: !args.no_land,
     };
     up::run(config, options).await
 }

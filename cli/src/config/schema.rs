@@ -226,6 +226,8 @@ mod tests {
             "[up]\ndrain = \"soon\"",
             "[up]\ndrain = 20",
             "[stream]\npartitions = 0",
+            "[stream]\nreserve_share = 0.95",
+            "[stream]\nreserve_share = -0.1",
             "[agent]\nepsilon = 1.5",
             "[agent]\nswap = \"never\"",
             "[train]\ndevice = \"tpu\"",

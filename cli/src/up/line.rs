@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use flywheel_control::{LoopStatus, StageState};
+use flywheel_control::{Degraded, LoopStatus, StageState};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Time between two blocks of plain lines.
@@ -44,10 +44,12 @@ impl StatusLine {
             Self::Quiet => {}
             Self::Plain => {
                 crate::output::note!("{}", head_line(status));
+                degraded_lines(status).iter().for_each(|line| crate::output::note!("{line}"));
                 stage_lines(status).iter().for_each(|line| crate::output::note!("{line}"));
             }
             Self::Live { head, stages, .. } => {
-                head.set_message(head_line(status));
+                let lines: Vec<_> = std::iter::once(head_line(status)).chain(degraded_lines(status)).collect();
+                head.set_message(lines.join("\n"));
                 stages.iter().zip(stage_lines(status)).for_each(|(bar, line)| bar.set_message(line));
             }
         }
@@ -71,6 +73,16 @@ fn head_line(status: &LoopStatus) -> String {
         },
     );
     format!("{:>6.0} s  {champion}", status.seconds)
+}
+
+/// One line for each thing that the loop does without.
+fn degraded_lines(status: &LoopStatus) -> Vec<String> {
+    let line = |degraded: &Degraded| {
+        let seconds = (status.now_ms - degraded.since_ms).max(0) / 1000;
+        let (what, why) = (degraded.what.as_str(), &degraded.why);
+        format!("  ! {what:<7} for {seconds} s: {why} · {}", degraded.meanwhile)
+    };
+    status.degraded.iter().map(line).collect()
 }
 
 fn stage_lines(status: &LoopStatus) -> Vec<String> {

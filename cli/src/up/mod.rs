@@ -5,6 +5,7 @@
 //! was acknowledged is in the log, and every stage goes on from what it committed.
 
 mod bootstrap;
+mod degraded;
 mod finish;
 mod line;
 mod live;
@@ -29,9 +30,6 @@ use crate::{
     exit::{Code, Failure},
 };
 
-/// Less free space than this and the loop does not start.
-const MIN_FREE_BYTES: u64 = 512 << 20;
-
 /// What the command line asked for besides the configuration.
 #[derive(Debug)]
 pub struct Options {
@@ -40,6 +38,8 @@ pub struct Options {
     pub ack_journal: Option<PathBuf>,
     pub quiet: bool,
     pub json: bool,
+    /// This process lands and assembles too; where the log is shared, beside others.
+    pub lands: bool,
 }
 
 /// Where this machine finds a page that listens on `page`: "every address" is none.
@@ -57,17 +57,18 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
     let started_ms = jiff::Timestamp::now().as_millisecond();
     let data = DataDir::create(&config.data)?;
-    if let Some(free) = crate::commands::doctor::free_bytes(data.root()).filter(|free| *free < MIN_FREE_BYTES) {
+    let least = config.stream.reserve_bytes;
+    if let Some(free) = crate::commands::doctor::free_bytes(data.root()).filter(|free| *free < least) {
         return Err(Failure::msg(
             Code::Temporary,
             format!(
                 "only {} MB are free in `{}`; the loop needs at least {}",
                 free >> 20,
                 data.root().display(),
-                MIN_FREE_BYTES >> 20
+                least >> 20
             ),
         )
-        .hint("free some space, or name a folder on another disk with --data DIR"));
+        .hint("free some space, name a folder on another disk with --data DIR, or lower stream.reserve_bytes"));
     }
     let _lock = data.lock()?;
     let shutdown = Shutdown::install();

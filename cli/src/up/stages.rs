@@ -86,6 +86,7 @@ fn stream(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
         .detail("lost", stats.lost)
         .detail("through_doors", parts.door.accepted());
     match &stats.away {
+        Some((_, why)) if stats.full => stage.waiting(format!("room on the disk: {why}")),
         Some((since, why)) => {
             let seconds = (jiff::Timestamp::now().as_millisecond() - since) / 1000;
             stage.waiting(format!("the log, away for {seconds} s: {why}{}", what_to_do(parts, seconds)))
@@ -124,7 +125,12 @@ fn land(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
         .detail("duplicates", land.duplicates.load(Ordering::Relaxed))
         .detail("dead", land.dead.load(Ordering::Relaxed))
         .detail("gaps", land.gaps.load(Ordering::Relaxed))
+        .detail("partitions", land.owned.partitions.load(Ordering::Relaxed))
+        .detail("fenced", land.owned.fenced.load(Ordering::Relaxed) + assemble.owned.fenced.load(Ordering::Relaxed))
         .detail("open_games", assemble.open_games.load(Ordering::Relaxed));
+    if !parts.lands {
+        return stage.running("left to other processes (--no-land); `flywheel status` says who");
+    }
     for status in [&land.status, &assemble.status] {
         let why = status.why().unwrap_or_default();
         match status.state() {

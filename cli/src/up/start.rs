@@ -17,7 +17,7 @@ use flywheel_ingest::{Door, IngestConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::{CompactOptions, TableName};
-use flywheel_log::Topic;
+use flywheel_log::{Reserve, ReserveLimits, Topic};
 use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
@@ -39,9 +39,11 @@ use super::{
     view::{Parts, View},
 };
 use crate::{
+    commands::doctor::volume,
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
+    sharing::sharing,
     systems::{TankArena, check_store, experience, urls},
 };
 
@@ -97,8 +99,10 @@ pub async fn start(
         Failure::new(Code::Conflict, error).hint("choose another with --port P; 0 takes any free one")
     })?;
     check_store(config).await?;
-    let (backends, embedded) =
-        Backends::open(&urls(config)).await.map_err(|error| Failure::new(Code::Unreachable, error))?;
+    let reserve = reserve(config)?;
+    let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone())
+        .await
+        .map_err(|error| Failure::new(Code::Unreachable, error))?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
@@ -132,19 +136,21 @@ pub async fn start(
 
     // Land.
     let mut flows = JoinSet::new();
-    let land = Arc::new(Land::new(
-        Arc::clone(&backends.log),
-        backends.lake.clone(),
-        LandConfig::new(topic.clone(), partitions),
-    ));
-    let assemble = Arc::new(Assemble::new(
+    let mut land =
+        Land::new(Arc::clone(&backends.log), backends.lake.clone(), LandConfig::new(topic.clone(), partitions));
+    let mut assemble = Assemble::new(
         Arc::clone(&backends.log),
         backends.lake.clone(),
         experience,
         AssembleConfig::new(topic.clone(), partitions),
-    ));
+    );
+    if urls(config).has_servers() {
+        // Others may land beside this loop.
+        let sharing = sharing(config, None);
+        (land, assemble) = (land.shared(sharing.clone()), assemble.shared(sharing));
+    }
     let (land_stats, assemble_stats) = (land.stats(), assemble.stats());
-    {
+    if options.lands {
         let (stop, failing) = (stops.flows.clone(), fail.clone());
         flows.spawn(async move {
             if let Err(error) = land.run(stop).await {
@@ -157,6 +163,8 @@ pub async fn start(
                 fail.send_replace(Some(format!("assembling games: {error}")));
             }
         });
+    }
+    {
         let maintain = Maintain::new(
             backends.lake.clone(),
             MaintainConfig {
@@ -165,6 +173,10 @@ pub async fn start(
                 ..MaintainConfig::default()
             },
         );
+        let maintain = match &reserve {
+            Some(reserve) => maintain.sparing(Arc::clone(reserve)),
+            None => maintain,
+        };
         let stop = stops.rest.clone();
         rest.spawn(async move { maintain.run(stop).await });
         let trim = Trim::new(
@@ -342,6 +354,8 @@ pub async fn start(
         run,
         trainer: trainer_state,
         history,
+        reserve,
+        lands: options.lands,
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
@@ -354,6 +368,25 @@ pub async fn start(
         }
     });
     Ok(Running { page: address, store, view, stops, play, learn, flows, rest, failed })
+}
+
+/// What new events may not take of the disks that log and tables lie on; nothing if both are elsewhere.
+fn reserve(config: &Config) -> Result<Option<Arc<Reserve>>, Failure> {
+    let mut folders = Vec::new();
+    if config.stream.url.starts_with("embedded:") {
+        folders.push(urls(config).embedded_log().map_err(|error| Failure::new(Code::Config, error))?);
+    }
+    if config.store.is_local() {
+        folders.push(config.data.clone());
+    }
+    if folders.is_empty() {
+        return Ok(None);
+    }
+    let limits = ReserveLimits { share: config.stream.reserve_share, bytes: config.stream.reserve_bytes };
+    let reserve = folders.into_iter().fold(Reserve::new(limits), |reserve, folder| {
+        reserve.watching(folder.display().to_string(), move || volume(&folder))
+    });
+    Ok(Some(Arc::new(reserve)))
 }
 
 async fn game_backend(

@@ -9,17 +9,18 @@ use std::{
 use async_trait::async_trait;
 use flywheel_agent::{Agent, AgentStats};
 use flywheel_backends::Backends;
-use flywheel_catalog::RunId;
+use flywheel_catalog::{CatalogError, Lease, Run, RunId};
 use flywheel_control::{
     AliasInfo, AliasMove, ControlError, ControlErrorKind, GameFrame, GameInfo, GameWatch, History, HistoryKeeper,
     LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore, Promote, Rollback, ScorePoint,
-    ScoreSource, SwapPoint, Tiles, Verdict,
+    ScoreSource, SwapPoint, Tiles, Verdict, Weights,
 };
 use flywheel_events::{BaseKey, ModelRef, ModelVersion};
 use flywheel_flows::{AssembleStats, LandStats};
 use flywheel_ingest::Door;
 use flywheel_judge::{Judge, JudgeState, ScoreRow};
 use flywheel_kit::{Emitter, EmitterStats};
+use flywheel_log::Reserve;
 use flywheel_registry::{AliasState, Card, RegistryError};
 use flywheel_tank_server::{Farm, FarmStats, GameBackend, GameBackendStats};
 use serde_json::Value;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    degraded::{Silence, degraded},
     live::LiveResults,
     report::{hard_scores, resident_memory},
     stages,
@@ -36,6 +38,9 @@ use crate::config::Config;
 
 /// Versions shown in the table of models.
 const MODELS_SHOWN: usize = 200;
+
+/// Longest wait for what is looked at once a second.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What there is to ask.
 pub struct Parts {
@@ -59,6 +64,10 @@ pub struct Parts {
     pub run: RunId,
     pub trainer: Arc<Mutex<TrainerState>>,
     pub history: HistoryKeeper,
+    /// What new events may not take of the disks.
+    pub reserve: Option<Arc<Reserve>>,
+    /// Else other processes land and assemble.
+    pub lands: bool,
 }
 
 /// One look at every part.
@@ -77,6 +86,8 @@ pub struct Look {
     pub assembled: u64,
     /// Progress of the training run.
     pub progress: Value,
+    pub catalog_silence: Silence,
+    pub registry_silence: Silence,
 }
 
 /// What is asked for less often than it is shown.
@@ -85,6 +96,8 @@ struct Kept {
     /// The newest two looks, a second apart: rates come from them.
     looks: Option<(Look, Look)>,
     progress: Value,
+    catalog_silence: Silence,
+    registry_silence: Silence,
     champion: Option<AliasState>,
     candidate: Option<AliasState>,
     published: u64,
@@ -120,6 +133,10 @@ impl View {
     pub fn look(&self) -> Look {
         let parts = &self.parts;
         let emitter = parts.emitter.stats();
+        let (progress, catalog_silence, registry_silence) = {
+            let kept = self.kept();
+            (kept.progress.clone(), kept.catalog_silence.clone(), kept.registry_silence.clone())
+        };
         Look {
             at: Instant::now(),
             acknowledged: emitter.acknowledged + parts.door.accepted(),
@@ -131,7 +148,9 @@ impl View {
             trainer: parts.trainer.lock().expect("nothing panics while it holds the state").clone(),
             landed: parts.land.events.load(Ordering::Relaxed),
             assembled: parts.assemble.transitions.load(Ordering::Relaxed),
-            progress: self.kept().progress.clone(),
+            progress,
+            catalog_silence,
+            registry_silence,
         }
     }
 
@@ -151,12 +170,17 @@ impl View {
     /// Brings progress, aliases and charts up to date.
     pub async fn refresh(&self) {
         let parts = &self.parts;
-        let runs = parts.backends.catalog.runs();
-        if let Ok(run) = runs.get(&parts.run).await {
-            self.kept().progress = run.progress;
+        let asked = ask("the catalog", self.run()).await;
+        {
+            let mut kept = self.kept();
+            kept.catalog_silence.note(now_ms(), asked.as_ref().err().cloned());
+            if let Ok(run) = asked {
+                kept.progress = run.progress;
+            }
         }
+        let mut registry_error = None;
         for alias in ["champion", "candidate"] {
-            match parts.backends.registry.resolve(&parts.base, alias).await {
+            match ask("the registry", parts.backends.registry.resolve(&parts.base, alias)).await {
                 Ok(state) if alias == "champion" => self.kept().champion = state,
                 Ok(state) => {
                     let mut kept = self.kept();
@@ -164,12 +188,24 @@ impl View {
                     kept.published = newest.saturating_sub(parts.versions_before);
                     kept.candidate = state;
                 }
-                Err(error) => tracing::debug!(%error, alias, "looking at an alias"),
+                Err(error) => registry_error = Some(error),
             }
         }
+        self.kept().registry_silence.note(now_ms(), registry_error);
         self.chart_moves().await;
         self.rate().await;
         self.chart(self.look());
+    }
+
+    /// The training run, from a catalog that can also be changed: a check under a fence that nobody holds takes the lock
+    /// of a change and changes nothing.
+    async fn run(&self) -> Result<Run, CatalogError> {
+        let runs = self.parts.backends.catalog.runs();
+        let nobody = Lease { run: self.parts.run.clone(), owner: "nobody".to_owned(), fence: -1, ttl: PATIENCE };
+        match runs.check(&nobody).await {
+            Err(error) if !error.is_fenced() => Err(error),
+            _ => runs.get(&self.parts.run).await,
+        }
     }
 
     /// Brings the chart's moves of the champion up to date, whoever made them.
@@ -278,6 +314,7 @@ impl View {
         let mut status = LoopStatus::new(self.parts.started_ms, jiff::Timestamp::now().as_millisecond());
         status.run_for_seconds = self.parts.run_for.map(|time| time.as_secs_f64());
         status.device = now.progress["device"].as_str().unwrap_or(&self.parts.config.train.device).to_owned();
+        status.degraded = degraded(&self.parts, &now);
         stages::fill(&mut status, &self.parts, &before, &now, champion.as_ref(), candidate.as_ref());
         if let Some(champion) = &mut status.champion {
             champion.rating = ratings.get(&champion.version).copied();
@@ -322,6 +359,18 @@ impl View {
     pub fn sample_freshness(&self) -> (Option<f64>, Option<f64>) {
         self.kept().freshness_worst
     }
+}
+
+/// The answer, or why there is none within [`PATIENCE`]: what is away must not hold up the rest.
+async fn ask<T, E: std::fmt::Display>(whom: &str, question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, question).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{whom} did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }
 
 fn opponent_scores(judge: &JudgeState, version: u64) -> Vec<OpponentScore> {
@@ -433,6 +482,14 @@ impl LoopView for View {
             reason: state.reason,
             card: model_info(&self.parts.judge.state(), &ratings, &aliases, card),
         })
+    }
+
+    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError> {
+        const OPERATION: &str = "reading weights";
+        let model = ModelRef::new(parse_base(base_key, OPERATION)?, ModelVersion(version));
+        let read = self.parts.backends.registry.weights(&model).await;
+        let (card, bytes) = read.map_err(|error| control_error(OPERATION, error))?;
+        Ok(Weights { sha256: card.sha256, bytes })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {

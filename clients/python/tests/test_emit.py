@@ -152,6 +152,20 @@ class Files(unittest.TestCase):
                 self.assertEqual(spool.peek(100, 1 << 20), [b"{new}"])
                 spool.close()
 
+    def test_a_note_of_an_earlier_file_is_never_believed_of_a_later_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            # Cut to nothing by a process that died before it wrote the note; or a note from within a line.
+            for left, note, kept in [(b"", "8", []), (b"{first}\n{second}\n", "3", [b"{first}", b"{second}"])]:
+                Path(path).write_bytes(left)
+                Path(path + ".done").write_text(note)
+                spool = Spool(path, 1 << 20)
+                spool.append([b"{new}"] * 10)
+                spool.close()
+                spool = Spool(path, 1 << 20)
+                self.assertEqual(spool.peek(100, 1 << 20), kept + [b"{new}"] * 10)
+                spool.close()
+
     def test_a_spool_is_bounded_and_belongs_to_one_emitter(self):
         with tempfile.TemporaryDirectory() as folder:
             spool = Spool(os.path.join(folder, "s"), 25)

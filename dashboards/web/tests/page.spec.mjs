@@ -171,6 +171,8 @@ if (has('--empty')) {
     await test('markup in names is shown as text', async () => {
       await page.locator('[data-test=game-select]').selectOption('demo-game-0');
       await page.waitForFunction(() => document.querySelector('[data-test=game-sides]').textContent.includes('<img'));
+      const degraded = await page.locator('[data-test=degraded]').innerText();
+      assert.ok(degraded.includes('The log is away') && degraded.includes('<img') && /since \d\d:\d\d:\d\d/.test(degraded), degraded);
       assert.equal(await page.locator('img').count(), 0);
       assert.ok((await page.locator('[data-test=versions]').innerText()).includes('<img'));
       assert.notEqual(await page.title(), 'owned');

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use flywheel_events::{BaseKey, ModelRef, ModelVersion, System};
@@ -25,6 +25,10 @@ use crate::{
     past::Past,
     trial::{Contender, JudgedGame, TrialConfig, TrialError, Verdict, by_opponent, score_sheet, trial},
 };
+
+/// Waits of a judge whose tables are away: the first, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What a judge judges, and how.
 #[derive(Debug, Clone)]
@@ -176,7 +180,16 @@ impl Judge {
     pub async fn run(&self, mut live: mpsc::Receiver<LiveGame>, cancel: CancellationToken) -> Result<(), JudgeError> {
         let mut candidates = self.registry.watch(&self.config.base_key, "candidate").await?;
         let mut play = LivePlay::new(self.config.live);
-        self.sheet_of_champion(&cancel).await?;
+        // Tables that are away come back; until then live play and everything else goes on without a judge.
+        let mut pause = RETRY_MIN;
+        while let Err(error) = self.sheet_of_champion(&cancel).await {
+            warn!(%error, "the champion's score sheet failed; trying again");
+            self.doing(false, format!("the champion's score sheet: {error}"));
+            if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
         let mut last = None;
         loop {
             let newest = candidates.borrow_and_update().as_ref().map(|alias| alias.version);
@@ -189,6 +202,14 @@ impl Judge {
                     Err(error) => {
                         warn!(version = version.0, %error, "the trial failed");
                         self.lock().last_verdict = Some(format!("trial of version {version} failed: {error}"));
+                        // What the tables could not take is played and written again, each game once.
+                        if matches!(error, JudgeError::Lake(_)) {
+                            self.doing(false, format!("version {version}: {error}"));
+                            if cancel.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await.is_none() {
+                                break;
+                            }
+                            last = None;
+                        }
                     }
                 }
                 continue;

@@ -5,9 +5,11 @@
 //! [`audit`] reads the whole log and the whole tables and compares them game by game: every event of the log is in
 //! the table once, with the same content; every transition that a closed game must give is there, and no other.
 //! It shares no code with the flows that it checks.
+//! [`DeadLetters`] lists the records that no flow could use, and puts those back into the log that decode by now.
 
 mod acks;
 mod audit;
+mod dead_letters;
 mod games;
 mod maintain;
 pub mod metrics;
@@ -17,5 +19,15 @@ mod trim;
 
 pub use acks::{AckJournalError, acknowledged};
 pub use audit::{AuditConfig, AuditError, AuditReport, AuditTotals, GameAudit, audit};
+pub use dead_letters::{
+    DeadLetters, Letter, LetterCounts, LetterFilter, LetterId, LetterList, NotAPosition, ReplayError, ReplayReport,
+    Stays, Which,
+};
 pub use maintain::{Maintain, MaintainConfig, MaintainStats, compact};
 pub use trim::{Trim, TrimConfig, TrimError};
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

@@ -8,6 +8,7 @@ use std::{
 };
 
 use flywheel_lake::{CompactOptions, CompactReport, Lake, LakeError, TableName};
+use flywheel_log::Reserve;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,13 +49,21 @@ pub struct MaintainStats {
 pub struct Maintain {
     lake: Lake,
     config: MaintainConfig,
+    reserve: Option<Arc<Reserve>>,
     stats: Arc<MaintainStats>,
 }
 
 impl Maintain {
     pub fn new(lake: Lake, config: MaintainConfig) -> Self {
         crate::metrics::describe();
-        Self { lake, config, stats: Arc::default() }
+        Self { lake, config, reserve: None, stats: Arc::default() }
+    }
+
+    /// Nothing is merged while the reserve is shut: a merge writes before the vacuum frees, which goes on.
+    #[must_use]
+    pub fn sparing(mut self, reserve: Arc<Reserve>) -> Self {
+        self.reserve = Some(reserve);
+        self
     }
 
     pub fn stats(&self) -> Arc<MaintainStats> {
@@ -90,10 +99,12 @@ impl Maintain {
     async fn look_after(&self, name: TableName, vacuum: bool) {
         let table = self.lake.table(name);
         let work = async {
-            let merged = table.compact_with(&self.config.compact).await?;
-            self.stats.files_merged.fetch_add(merged.files_merged as u64, Relaxed);
-            if merged.files_merged > 0 {
-                tracing::info!(table = %name, merged = merged.files_merged, files = merged.files_after, "compacted");
+            if self.reserve.as_ref().is_none_or(|reserve| reserve.shut().is_none()) {
+                let merged = table.compact_with(&self.config.compact).await?;
+                self.stats.files_merged.fetch_add(merged.files_merged as u64, Relaxed);
+                if merged.files_merged > 0 {
+                    tracing::info!(table = %name, merged = merged.files_merged, files = merged.files_after, "compacted");
+                }
             }
             if vacuum {
                 let gone = table.vacuum(self.config.retention, false).await?.files_deleted.len();

@@ -9,7 +9,7 @@ use arrow::{
 use flywheel_lake::{Lake, LakeError, ScanOptions, TableName};
 use futures::TryStreamExt;
 
-use crate::{games::content, seqs::Seqs};
+use crate::{dead_letters::REPLAY, games::content, seqs::Seqs};
 
 /// One game by the tables.
 #[derive(Debug, Default)]
@@ -153,7 +153,7 @@ impl Stored {
                 if flow.value(row) == "land" {
                     let place = (topic.value(row).to_owned(), partition.value(row) as u32, offset.value(row));
                     *self.dead.entry(place).or_default() += 1;
-                } else {
+                } else if flow.value(row) != REPLAY {
                     self.dead_elsewhere += 1;
                 }
             }

@@ -87,6 +87,9 @@ impl Trim {
             done_by_all = Some(done_by_all.map_or(position, |least: u64| least.min(position)));
         }
         let Some(done_by_all) = done_by_all.and_then(|raw| Offset::try_from(raw).ok()) else { return Ok(None) };
+        #[cfg(flywheel_bug)]
+        let done_by_all =
+            if crate::seeded_bug("trim-ahead-of-landing") { Offset::from_raw(i64::MAX as u64) } else { done_by_all };
         let oldest_kept = now_ms - i64::try_from(self.config.keep.as_millis()).unwrap_or(i64::MAX);
         let mut trimmed = None;
         loop {

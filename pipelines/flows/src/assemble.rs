@@ -7,7 +7,7 @@
 //! the order dead letters, transitions, episodes, so whatever `episodes` says is done is done in the others.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -29,14 +29,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     AssembleConfig, FlowError, FlowStatus, Histogram,
     error::Stop,
-    land::{now_ms, sleep_until},
+    land::{now_ms, sleep_until, take_over},
     metrics::{
-        ASSEMBLE_DEAD, ASSEMBLE_FRESHNESS, ASSEMBLE_GAMES, ASSEMBLE_INCOMPLETE, ASSEMBLE_OPEN, ASSEMBLE_TRANSITIONS,
-        ASSEMBLE_WAITING,
+        ASSEMBLE_DEAD, ASSEMBLE_FENCED, ASSEMBLE_FRESHNESS, ASSEMBLE_GAMES, ASSEMBLE_INCOMPLETE, ASSEMBLE_OPEN,
+        ASSEMBLE_PARTITIONS, ASSEMBLE_TAKEOVER, ASSEMBLE_TRANSITIONS, ASSEMBLE_WAITING,
     },
+    owned::{Names, Owned, OwnedStats},
     partition::{Committed, Experiences, Output, Partition, RecentlyClosed},
     read::{Chunk, ReadFrom, Readers},
     retry::{Backoff, persist},
+    sharing::Sharing,
+    status::Need,
 };
 
 /// Under this id the tables keep Q of a partition.
@@ -53,6 +56,8 @@ pub fn low_app_id(topic: &Topic, partition: u32) -> String {
 #[derive(Debug)]
 pub struct AssembleStats {
     pub status: Arc<FlowStatus>,
+    /// What this process works on, where several share the partitions.
+    pub owned: Arc<OwnedStats>,
     /// Games whose rows are committed.
     pub games: AtomicU64,
     /// Rows committed to `episodes`.
@@ -77,6 +82,7 @@ impl AssembleStats {
     fn new() -> Self {
         Self {
             status: Arc::new(FlowStatus::new(ASSEMBLE_WAITING)),
+            owned: Arc::default(),
             games: AtomicU64::new(0),
             episodes: AtomicU64::new(0),
             transitions: AtomicU64::new(0),
@@ -109,8 +115,12 @@ pub struct Assemble {
     dead: Table,
     experiences: Experiences,
     config: AssembleConfig,
+    sharing: Option<Sharing>,
     stats: Arc<AssembleStats>,
 }
+
+const NAMES: Names =
+    Names { flow: "assemble", partitions: ASSEMBLE_PARTITIONS, fenced: ASSEMBLE_FENCED, takeover: ASSEMBLE_TAKEOVER };
 
 impl Assemble {
     /// `experience` makes a fresh reader for one game of a system; games of a system without one are passed over.
@@ -128,8 +138,15 @@ impl Assemble {
             dead: lake.table(TableName::DeadLetters),
             experiences: Arc::new(experience),
             config,
+            sharing: None,
             stats: Arc::new(AssembleStats::new()),
         }
+    }
+
+    /// Shares the partitions with other processes on the same log and tables. All of them have to.
+    #[must_use]
+    pub fn shared(self, sharing: Sharing) -> Self {
+        Self { sharing: Some(sharing), ..self }
     }
 
     pub fn stats(&self) -> Arc<AssembleStats> {
@@ -141,15 +158,20 @@ impl Assemble {
     /// # Errors
     /// Only for what waiting cannot mend, such as a table of a newer format.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), FlowError> {
+        let AssembleConfig { topic, partitions, .. } = &self.config;
+        let stats = Arc::clone(&self.stats.owned);
+        let mut owned = Owned::new(&self.log, topic, *partitions, self.sharing.as_ref(), NAMES, stats);
         let result = loop {
-            match self.session(&cancel).await {
+            match self.session(&mut owned, &cancel).await {
                 Stop::Cancelled => break Ok(()),
                 Stop::Moved(error) => {
                     tracing::warn!(%error, "another assembler moved a position; starting over from there");
                 }
+                Stop::Fenced(error) => owned.refused(&error),
                 Stop::Failed(error) => break Err(error),
             }
         };
+        owned.leave().await;
         match &result {
             Ok(()) => self.stats.status.end(None),
             Err(error) => self.stats.status.end(Some(error.to_string())),
@@ -157,21 +179,63 @@ impl Assemble {
         result
     }
 
-    async fn session(&self, cancel: &CancellationToken) -> Stop {
+    async fn session(&self, owned: &mut Owned, cancel: &CancellationToken) -> Stop {
+        let mut backoff = Backoff::new(self.config.retry_min, self.config.retry_max);
+        let (mut partitions, mut output) = (BTreeMap::new(), Output::default());
+        loop {
+            if let Err(stop) = self.adjust(owned, &mut partitions, &mut backoff, cancel).await {
+                return stop;
+            }
+            if let Err(stop) = self.term(owned, &mut partitions, &mut output, &mut backoff, cancel).await {
+                return stop;
+            }
+        }
+    }
+
+    /// Lets go of what is not this process' any more, and takes over what is.
+    async fn adjust(
+        &self,
+        owned: &mut Owned,
+        partitions: &mut BTreeMap<u32, Partition>,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let status = &self.stats.status;
+        let share = owned.share();
+        partitions.retain(|number, _| share.contains(number));
+        let held = partitions.keys().copied().collect();
+        owned.hold(&held).await;
+        let wanted: BTreeSet<u32> = share.difference(&held).copied().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // `episodes` is committed last, so it has the say.
+        let tables = [&self.episodes, &self.transitions, &self.dead];
+        let new = take_over(owned, &wanted, &tables, status, backoff, cancel).await?;
+        partitions.extend(persist(status, cancel, backoff, || self.resume(&new)).await?);
+        owned.hold(&partitions.keys().copied().collect()).await;
+        Ok(())
+    }
+
+    /// Assembles until the share moves. What closed by then is committed.
+    async fn term(
+        &self,
+        owned: &mut Owned,
+        partitions: &mut BTreeMap<u32, Partition>,
+        output: &mut Output,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
         let (status, config) = (&self.stats.status, &self.config);
-        let mut backoff = Backoff::new(config.retry_min, config.retry_max);
-        let mut partitions = match persist(status, cancel, &mut backoff, || self.resume()).await {
-            Ok(partitions) => partitions,
-            Err(stop) => return stop,
-        };
+        let held: BTreeSet<u32> = partitions.keys().copied().collect();
         let from = partitions
             .values()
             .map(|p| ReadFrom { partition: config.topic.partition(p.number), after: p.taken })
             .collect();
         let reading = cancel.child_token();
         let _stop_reading = reading.clone().drop_guard();
-        let mut readers = Readers::start(&self.log, from, config.read_bytes, &backoff, status, &reading);
-        let mut output = Output::default();
+        let mut readers = Readers::start(&self.log, from, config.read_bytes, backoff, status, &reading);
+        status.needs(Need::Lake, None);
         let mut due: Option<Instant> = None;
         let mut note_due = Instant::now() + config.position_interval;
         loop {
@@ -179,26 +243,30 @@ impl Assemble {
                 biased;
                 // Stop: keep what has closed, and how far we came.
                 () = cancel.cancelled() => {
-                    return match self.flush(&mut partitions, &mut output, &mut backoff, cancel).await {
-                        Ok(()) => Stop::Cancelled,
-                        Err(stop) => stop,
-                    };
+                    self.flush(owned, partitions, output, backoff, cancel).await?;
+                    return Err(Stop::Cancelled);
+                }
+                // Others came or went: keep what has closed, then look what is ours.
+                () = owned.moved(&held) => {
+                    return self.flush(owned, partitions, output, backoff, cancel).await;
                 }
                 // The first game to close has lingered long enough.
                 () = sleep_until(due), if due.is_some() => {
-                    if let Err(stop) = self.flush(&mut partitions, &mut output, &mut backoff, cancel).await {
-                        return stop;
-                    }
+                    self.flush(owned, partitions, output, backoff, cancel).await?;
                     due = None;
                     note_due = Instant::now() + config.position_interval;
                 }
                 // Input.
-                chunk = readers.chunks.recv() => {
+                chunk = readers.chunks.recv(), if !held.is_empty() => {
                     let Some(chunk) = chunk else {
-                        return Stop::Failed(FlowError::Task("the readers of the log ended".to_owned()));
+                        // They end when told to; the word may have come after this round looked for it.
+                        if cancel.is_cancelled() {
+                            continue;
+                        }
+                        return Err(Stop::Failed(FlowError::Task("the readers of the log ended".to_owned())));
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
-                    self.take(&chunk, partition, &mut output);
+                    self.take(&chunk, partition, output);
                     self.stats.open_games.store(partitions.values().map(|p| p.open_games() as u64).sum(), Relaxed);
                     self.stats.open_rows.store(partitions.values().map(|p| p.open_rows() as u64).sum(), Relaxed);
                     if !output.episodes.is_empty() || !output.dead.is_empty() || !output.transitions.is_empty() {
@@ -210,9 +278,7 @@ impl Assemble {
                 }
                 // Nothing closes, yet a restart should not have to read everything again.
                 () = tokio::time::sleep_until(note_due) => {
-                    if let Err(stop) = self.flush(&mut partitions, &mut output, &mut backoff, cancel).await {
-                        return stop;
-                    }
+                    self.flush(owned, partitions, output, backoff, cancel).await?;
                     due = None;
                     note_due = Instant::now() + config.position_interval;
                 }
@@ -230,10 +296,10 @@ impl Assemble {
     }
 
     /// Where the tables stand and which games are done with.
-    async fn resume(&self) -> Result<BTreeMap<u32, Partition>, LakeError> {
+    async fn resume(&self, numbers: &BTreeSet<u32>) -> Result<BTreeMap<u32, Partition>, LakeError> {
         let window_ms = i64::try_from(self.config.closed_window.as_millis()).unwrap_or(i64::MAX);
         let mut found = Vec::new();
-        for number in 0..self.config.partitions {
+        for &number in numbers {
             let (id, low_id) = (app_id(&self.config.topic, number), low_app_id(&self.config.topic, number));
             let committed = Committed {
                 transitions: self.transitions.position(&id).await?,
@@ -296,6 +362,7 @@ impl Assemble {
 
     async fn flush(
         &self,
+        owned: &Owned,
         partitions: &mut BTreeMap<u32, Partition>,
         output: &mut Output,
         backoff: &mut Backoff,
@@ -305,9 +372,13 @@ impl Assemble {
         if !output.dead.is_empty() {
             let n_dead = output.dead.len() as u64;
             let rows = vec![output.dead.finish()];
-            let moved = partitions.values().filter(|p| p.dead_taken != p.committed.dead);
+            let moved: BTreeSet<u32> =
+                partitions.values().filter(|p| p.dead_taken != p.committed.dead).map(|p| p.number).collect();
             let advances: Vec<_> = moved
+                .iter()
+                .map(|number| &partitions[number])
                 .map(|p| Advance::new(app_id(topic, p.number), p.committed.dead, p.dead_taken.expect("moved on")))
+                .chain(owned.fences(moved.iter().copied()))
                 .collect();
             persist(status, cancel, backoff, || self.dead.append_from(rows.clone(), &advances)).await?;
             partitions.values_mut().for_each(|p| p.committed.dead = p.dead_taken);
@@ -318,7 +389,7 @@ impl Assemble {
         // While a restart reads again what a table has already, that table stays where it is.
         let rows = vec![output.transitions.finish()];
         let n_transitions = rows[0].num_rows() as u64;
-        let advances = advances(topic, partitions, |p| p.committed.transitions);
+        let advances = advances(owned, topic, partitions, |p| p.committed.transitions);
         if !advances.is_empty() {
             persist(status, cancel, backoff, || self.transitions.append_from(rows.clone(), &advances)).await?;
             let taken = |p: &mut Partition| p.committed.transitions = p.committed.transitions.max(p.taken);
@@ -327,7 +398,7 @@ impl Assemble {
 
         let rows = vec![output.episodes.finish()];
         let n_episodes = rows[0].num_rows() as u64;
-        let advances = self::advances(topic, partitions, |p| p.committed.episodes);
+        let advances = self::advances(owned, topic, partitions, |p| p.committed.episodes);
         if !advances.is_empty() {
             persist(status, cancel, backoff, || self.episodes.append_from(rows.clone(), &advances)).await?;
             partitions.values_mut().for_each(|p| p.committed.episodes = p.committed.episodes.max(p.taken));
@@ -362,12 +433,14 @@ impl Assemble {
 }
 
 fn advances(
+    owned: &Owned,
     topic: &Topic,
     partitions: &BTreeMap<u32, Partition>,
     committed: impl Fn(&Partition) -> Option<i64>,
 ) -> Vec<Advance> {
-    let moved = partitions.values().filter(|p| p.taken > committed(p));
-    moved
+    let moved = || partitions.values().filter(|p| p.taken > committed(p));
+    let fences = owned.fences(moved().map(|p| p.number));
+    moved()
         .flat_map(|p| {
             let to = p.taken.expect("it has moved on");
             [
@@ -375,5 +448,6 @@ fn advances(
                 Advance::note(low_app_id(topic, p.number), p.resume_after()),
             ]
         })
+        .chain(fences)
         .collect()
 }

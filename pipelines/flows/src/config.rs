@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use flywheel_log::Topic;
+use flywheel_tables::{DecodeView, EventView};
 
 /// How [`crate::Land`] runs.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct LandConfig {
     /// First pause after a failure of the store; doubles up to `retry_max`.
     pub retry_min: Duration,
     pub retry_max: Duration,
+    /// How records are read; what it refuses is a dead letter.
+    pub decode: DecodeView,
 }
 
 impl LandConfig {
@@ -36,6 +39,7 @@ impl LandConfig {
             max_games: 200_000,
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
+            decode: |bytes| EventView::decode(bytes),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Stop {
     Cancelled,
     /// Another writer moved our positions: look where the table stands and go on from there.
     Moved(LakeError),
+    /// Another process has claimed what we worked on.
+    Fenced(LakeError),
     Failed(FlowError),
 }
 
@@ -29,6 +31,7 @@ impl From<LakeError> for Stop {
     fn from(error: LakeError) -> Self {
         match error.kind() {
             LakeErrorKind::Moved => Self::Moved(error),
+            LakeErrorKind::Fenced => Self::Fenced(error),
             _ => Self::Failed(error.into()),
         }
     }
@@ -38,6 +41,11 @@ impl From<TableError> for Stop {
     fn from(error: TableError) -> Self {
         Self::Failed(error.into())
     }
+}
+
+/// The table has spoken, and would say the same again.
+pub(crate) fn is_decided(error: &LakeError) -> bool {
+    matches!(error.kind(), LakeErrorKind::Moved | LakeErrorKind::Fenced) || is_final(error)
 }
 
 /// What a newer program wrote, or what this one must never write, does not mend itself. Anything else may: a

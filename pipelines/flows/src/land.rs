@@ -1,7 +1,7 @@
 //! Log to table `events`, exactly once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -13,7 +13,7 @@ use arrow::{
     datatypes::{Int32Type, Int64Type},
 };
 use flywheel_events::System;
-use flywheel_lake::{Advance, Lake, Range, ScanOptions, Table, TableName};
+use flywheel_lake::{Advance, Lake, LakeErrorKind, Range, ScanOptions, Table, TableName};
 use flywheel_log::{EventLog, StoredRecord, Topic};
 use flywheel_tables::{DeadLetterRow, DeadLettersBuilder, EventView, EventsBuilder};
 use futures::TryStreamExt;
@@ -22,11 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     FlowError, FlowStatus, Histogram, LandConfig,
-    error::Stop,
-    metrics::{LAND_DEAD, LAND_DUPLICATES, LAND_EVENTS, LAND_FRESHNESS, LAND_GAPS, LAND_WAITING},
+    error::{Stop, is_final},
+    metrics::{
+        LAND_DEAD, LAND_DUPLICATES, LAND_EVENTS, LAND_FENCED, LAND_FRESHNESS, LAND_GAPS, LAND_PARTITIONS,
+        LAND_TAKEOVER, LAND_WAITING,
+    },
+    owned::{Names, Owned, OwnedStats},
     read::{Chunk, ReadFrom, Readers},
     retry::{Backoff, persist},
     seen::{Added, Seen},
+    sharing::Sharing,
+    status::Need,
 };
 
 /// Under this id the tables keep how far `land` has come with a partition.
@@ -38,6 +44,8 @@ pub fn app_id(topic: &Topic, partition: u32) -> String {
 #[derive(Debug)]
 pub struct LandStats {
     pub status: Arc<FlowStatus>,
+    /// What this process works on, where several share the partitions.
+    pub owned: Arc<OwnedStats>,
     /// Rows committed to `events`.
     pub events: AtomicU64,
     pub duplicates: AtomicU64,
@@ -62,6 +70,7 @@ impl LandStats {
     fn new() -> Self {
         Self {
             status: Arc::new(FlowStatus::new(LAND_WAITING)),
+            owned: Arc::default(),
             events: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             dead: AtomicU64::new(0),
@@ -92,8 +101,11 @@ pub struct Land {
     events: Table,
     dead: Table,
     config: LandConfig,
+    sharing: Option<Sharing>,
     stats: Arc<LandStats>,
 }
+
+const NAMES: Names = Names { flow: "land", partitions: LAND_PARTITIONS, fenced: LAND_FENCED, takeover: LAND_TAKEOVER };
 
 /// What is known of one partition.
 struct Partition {
@@ -111,6 +123,8 @@ struct Partition {
 struct Batch {
     rows: EventsBuilder,
     dead: DeadLettersBuilder,
+    /// Events that are repeats by assumption, with their partition; the table is asked before the commit.
+    doubtful: BTreeMap<(String, u64), (u32, StoredRecord)>,
     records: usize,
     duplicates: u64,
     newest_ms: i64,
@@ -124,8 +138,15 @@ impl Land {
             events: lake.table(TableName::Events),
             dead: lake.table(TableName::DeadLetters),
             config,
+            sharing: None,
             stats: Arc::new(LandStats::new()),
         }
+    }
+
+    /// Shares the partitions with other processes on the same log and tables. All of them have to.
+    #[must_use]
+    pub fn shared(self, sharing: Sharing) -> Self {
+        Self { sharing: Some(sharing), ..self }
     }
 
     pub fn stats(&self) -> Arc<LandStats> {
@@ -137,13 +158,18 @@ impl Land {
     /// # Errors
     /// Only for what waiting cannot mend, such as a table of a newer format.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), FlowError> {
+        let LandConfig { topic, partitions, .. } = &self.config;
+        let stats = Arc::clone(&self.stats.owned);
+        let mut owned = Owned::new(&self.log, topic, *partitions, self.sharing.as_ref(), NAMES, stats);
         let result = loop {
-            match self.session(&cancel).await {
+            match self.session(&mut owned, &cancel).await {
                 Stop::Cancelled => break Ok(()),
                 Stop::Moved(error) => tracing::warn!(%error, "another land moved a position; starting over from there"),
+                Stop::Fenced(error) => owned.refused(&error),
                 Stop::Failed(error) => break Err(error),
             }
         };
+        owned.leave().await;
         match &result {
             Ok(()) => self.stats.status.end(None),
             Err(error) => self.stats.status.end(Some(error.to_string())),
@@ -152,60 +178,107 @@ impl Land {
     }
 
     /// One run from the positions in the tables on.
-    async fn session(&self, cancel: &CancellationToken) -> Stop {
+    async fn session(&self, owned: &mut Owned, cancel: &CancellationToken) -> Stop {
         let mut backoff = Backoff::new(self.config.retry_min, self.config.retry_max);
-        let status = &self.stats.status;
-        let mut partitions = match persist(status, cancel, &mut backoff, || self.resume()).await {
-            Ok(partitions) => partitions,
-            Err(stop) => return stop,
-        };
-        let from = partitions
-            .values()
-            .map(|p| ReadFrom { partition: self.config.topic.partition(p.number), after: p.committed })
-            .collect();
-        // The readers stop with the session, whatever ends it.
-        let reading = cancel.child_token();
-        let _stop_reading = reading.clone().drop_guard();
-        let mut readers = Readers::start(&self.log, from, self.config.read_bytes, &backoff, status, &reading);
+        let mut partitions = BTreeMap::new();
         let mut batch = Batch {
             rows: EventsBuilder::new(),
             dead: DeadLettersBuilder::new(),
+            doubtful: BTreeMap::new(),
             records: 0,
             duplicates: 0,
             newest_ms: 0,
         };
+        loop {
+            if let Err(stop) = self.adjust(owned, &mut partitions, &mut backoff, cancel).await {
+                return stop;
+            }
+            if let Err(stop) = self.term(owned, &mut partitions, &mut batch, &mut backoff, cancel).await {
+                return stop;
+            }
+        }
+    }
+
+    /// Lets go of what is not this process' any more, and takes over what is.
+    async fn adjust(
+        &self,
+        owned: &mut Owned,
+        partitions: &mut BTreeMap<u32, Partition>,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let status = &self.stats.status;
+        let share = owned.share();
+        partitions.retain(|number, _| share.contains(number));
+        let held = partitions.keys().copied().collect();
+        owned.hold(&held).await;
+        let wanted: BTreeSet<u32> = share.difference(&held).copied().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let new = take_over(owned, &wanted, &[&self.events, &self.dead], status, backoff, cancel).await?;
+        let found = persist(status, cancel, backoff, || self.resume(&new)).await?;
+        partitions.extend(found);
+        self.stats.gaps.store(open_gaps(partitions), Relaxed);
+        owned.hold(&partitions.keys().copied().collect()).await;
+        Ok(())
+    }
+
+    /// Lands until the share moves. What was read by then is committed.
+    async fn term(
+        &self,
+        owned: &mut Owned,
+        partitions: &mut BTreeMap<u32, Partition>,
+        batch: &mut Batch,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let status = &self.stats.status;
+        self.stats.pending.store(0, Relaxed);
+        let held: BTreeSet<u32> = partitions.keys().copied().collect();
+        let from = partitions
+            .values()
+            .map(|p| ReadFrom { partition: self.config.topic.partition(p.number), after: p.taken })
+            .collect();
+        // The readers stop with the term, whatever ends it.
+        let reading = cancel.child_token();
+        let _stop_reading = reading.clone().drop_guard();
+        let mut readers = Readers::start(&self.log, from, self.config.read_bytes, backoff, status, &reading);
+        status.needs(Need::Lake, None);
         let mut due: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 // Stop: keep what was read.
                 () = cancel.cancelled() => {
-                    return match self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
-                        Ok(()) => Stop::Cancelled,
-                        Err(stop) => stop,
-                    };
+                    self.flush(owned, partitions, batch, backoff, cancel).await?;
+                    return Err(Stop::Cancelled);
+                }
+                // Others came or went: keep what was read, then look what is ours.
+                () = owned.moved(&held) => {
+                    return self.flush(owned, partitions, batch, backoff, cancel).await;
                 }
                 // The first record has lingered long enough.
                 () = sleep_until(due), if due.is_some() => {
-                    if let Err(stop) = self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
-                        return stop;
-                    }
+                    self.flush(owned, partitions, batch, backoff, cancel).await?;
                     due = None;
                 }
                 // Input.
-                chunk = readers.chunks.recv() => {
+                chunk = readers.chunks.recv(), if !held.is_empty() => {
                     let Some(chunk) = chunk else {
-                        return Stop::Failed(FlowError::Task("the readers of the log ended".to_owned()));
+                        // They end when told to; the word may have come after this round looked for it.
+                        if cancel.is_cancelled() {
+                            continue;
+                        }
+                        return Err(Stop::Failed(FlowError::Task("the readers of the log ended".to_owned())));
                     };
                     let partition = partitions.get_mut(&chunk.partition).expect("only known partitions are read");
-                    self.take(chunk, partition, &mut batch);
+                    self.take(chunk, partition, batch);
                     due.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if batch.rows.len() + batch.dead.len() >= self.config.max_batch_rows
+                    if batch.rows.len() + batch.dead.len() + batch.doubtful.len() >= self.config.max_batch_rows
                         || batch.rows.bytes() + batch.dead.bytes() >= self.config.max_batch_bytes
                     {
-                        if let Err(stop) = self.flush(&mut partitions, &mut batch, &mut backoff, cancel).await {
-                            return stop;
-                        }
+                        self.flush(owned, partitions, batch, backoff, cancel).await?;
                         due = None;
                     }
                 }
@@ -214,9 +287,9 @@ impl Land {
     }
 
     /// Where the tables stand, and which recent events they hold.
-    async fn resume(&self) -> Result<BTreeMap<u32, Partition>, flywheel_lake::LakeError> {
+    async fn resume(&self, numbers: &BTreeSet<u32>) -> Result<BTreeMap<u32, Partition>, flywheel_lake::LakeError> {
         let mut partitions = BTreeMap::new();
-        for number in 0..self.config.partitions {
+        for &number in numbers {
             let app_id = app_id(&self.config.topic, number);
             let committed = self.events.position(&app_id).await?;
             let dead_committed = self.dead.position(&app_id).await?;
@@ -232,9 +305,11 @@ impl Land {
             };
             partitions.insert(number, partition);
         }
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("repeats-forgotten-at-start") {
+            return Ok(partitions);
+        }
         self.recall(&mut partitions).await?;
-        self.stats.gaps.store(open_gaps(&partitions), Relaxed);
-        self.stats.pending.store(0, Relaxed);
         Ok(partitions)
     }
 
@@ -280,7 +355,7 @@ impl Land {
             batch.records += 1;
             batch.newest_ms = batch.newest_ms.max(record.ingest_ms);
             partition.taken = Some(offset);
-            match EventView::decode(&record.value) {
+            match (self.config.decode)(&record.value) {
                 Ok(event) => self.take_event(&event, record, partition, batch),
                 Err(error) => self.give_up(error.reason(), &error.to_string(), record, partition, batch),
             }
@@ -293,11 +368,28 @@ impl Land {
             return self.give_up("seq_out_of_range", &detail, record, partition, batch);
         }
         let sight = partition.seen.see(&event.game_id, event.seq, record.ingest_ms);
+        #[cfg(flywheel_bug)]
+        let sight = match sight.added {
+            Added::Repeat if crate::seeded_bug("repeats-are-landed") => {
+                crate::seen::Sight { added: Added::New, ..sight }
+            }
+            _ => sight,
+        };
         match sight.added {
             Added::New => {
                 batch.rows.push_view(event, partition.number, record.offset.as_i64(), record.ingest_ms);
                 if sight.opened_gap {
                     tracing::warn!(game_id = %event.game_id, seq = event.seq, "a gap in seq opened");
+                }
+            }
+            Added::Repeat if sight.assumed => {
+                let key = (event.game_id.clone().into_owned(), event.seq);
+                match batch.doubtful.entry(key) {
+                    // The first one counts, as everywhere.
+                    Entry::Occupied(_) => batch.duplicates += 1,
+                    Entry::Vacant(place) => {
+                        place.insert((partition.number, record.clone()));
+                    }
                 }
             }
             Added::Repeat => batch.duplicates += 1,
@@ -330,6 +422,7 @@ impl Land {
     /// Commits the batch: dead letters first, since the position of `events` says that both are done.
     async fn flush(
         &self,
+        owned: &Owned,
         partitions: &mut BTreeMap<u32, Partition>,
         batch: &mut Batch,
         backoff: &mut Backoff,
@@ -342,10 +435,10 @@ impl Land {
         if !batch.dead.is_empty() {
             let n_dead = batch.dead.len() as u64;
             let rows = vec![batch.dead.finish()];
-            let advances: Vec<_> = partitions
-                .values()
-                .filter(|p| p.dead_taken != p.dead_committed)
+            let ahead = || partitions.values().filter(|p| p.dead_taken != p.dead_committed);
+            let advances: Vec<_> = ahead()
                 .map(|p| Advance::new(&p.app_id, p.dead_committed, p.dead_taken.expect("moved on")))
+                .chain(owned.fences(ahead().map(|p| p.number)))
                 .collect();
             let append = || self.dead.append_from(rows.clone(), &advances);
             persist(&self.stats.status, cancel, backoff, append).await?;
@@ -353,18 +446,66 @@ impl Land {
             self.stats.dead.fetch_add(n_dead, Relaxed);
             metrics::counter!(LAND_DEAD).increment(n_dead);
         }
+        if !batch.doubtful.is_empty() {
+            let known = persist(&self.stats.status, cancel, backoff, || self.known(&batch.doubtful)).await?;
+            for (key, (partition, record)) in std::mem::take(&mut batch.doubtful) {
+                if known.contains(&key) {
+                    batch.duplicates += 1;
+                    continue;
+                }
+                let event = (self.config.decode)(&record.value).expect("it was decoded when it was taken");
+                batch.rows.push_view(&event, partition, record.offset.as_i64(), record.ingest_ms);
+            }
+        }
         let rows = batch.rows.finish();
-        let advances: Vec<_> = partitions
-            .values()
-            .filter(|p| moved(p))
+        let ahead = || partitions.values().filter(|p| moved(p));
+        let advances: Vec<_> = ahead()
             .map(|p| Advance::new(&p.app_id, p.committed, p.taken.expect("moved on")))
+            .chain(owned.fences(ahead().map(|p| p.number)))
             .collect();
+        #[cfg(flywheel_bug)]
+        let advances = if crate::seeded_bug("position-before-rows") {
+            let first = || self.events.append_from(Vec::new(), &advances);
+            persist(&self.stats.status, cancel, backoff, first).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            Vec::new()
+        } else {
+            advances
+        };
         let append = || self.events.append_from(vec![rows.clone()], &advances);
         let commit = persist(&self.stats.status, cancel, backoff, append).await?;
         partitions.values_mut().for_each(|p| p.committed = p.taken);
         self.stats.gaps.store(open_gaps(partitions), Relaxed);
         self.account(&rows, batch, commit.version);
         Ok(())
+    }
+
+    /// Which of the doubtful events the table holds. They come late, or a second time, so this is rare.
+    async fn known(
+        &self,
+        doubtful: &BTreeMap<(String, u64), (u32, StoredRecord)>,
+    ) -> Result<HashSet<(String, u64)>, flywheel_lake::LakeError> {
+        let mut options = ScanOptions::columns(["game_id", "seq"]);
+        let seqs = || doubtful.keys().map(|(_, seq)| i64::try_from(*seq).unwrap_or(i64::MAX));
+        if let (Some(low), Some(high)) = (seqs().min(), seqs().max()) {
+            options.ranges.push(Range { column: "seq".to_owned(), low, high });
+        }
+        let games: HashSet<&str> = doubtful.keys().map(|(game_id, _)| game_id.as_str()).collect();
+        let mut known = HashSet::new();
+        let mut batches = self.events.scan_stream(options).await?;
+        while let Some(batch) = batches.try_next().await? {
+            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
+            let (game_id, seq) = (column("game_id").as_string::<i32>(), column("seq").as_primitive::<Int64Type>());
+            for row in 0..batch.num_rows() {
+                if games.contains(game_id.value(row)) {
+                    let key = (game_id.value(row).to_owned(), seq.value(row) as u64);
+                    if doubtful.contains_key(&key) {
+                        known.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(known)
     }
 
     fn account(&self, rows: &RecordBatch, batch: &mut Batch, version: u64) {
@@ -388,6 +529,45 @@ impl Land {
         metrics::gauge!(LAND_GAPS).set(stats.gaps.load(Relaxed) as f64);
         tracing::debug!(topic = %self.config.topic, version, n_rows = rows.num_rows(), "committed batch");
         (batch.records, batch.duplicates) = (0, 0);
+    }
+}
+
+/// Claims `wanted`, trying again while the lake is away. Another process may be faster: then less is ours, or nothing.
+pub(crate) async fn take_over(
+    owned: &mut Owned,
+    wanted: &BTreeSet<u32>,
+    tables: &[&Table],
+    status: &FlowStatus,
+    backoff: &mut Backoff,
+    cancel: &CancellationToken,
+) -> Result<BTreeSet<u32>, Stop> {
+    loop {
+        let claimed = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Stop::Cancelled),
+            claimed = owned.claim(wanted, tables) => claimed,
+        };
+        match claimed {
+            Ok(ours) => {
+                backoff.reset();
+                return Ok(ours);
+            }
+            Err(error) if error.kind() == LakeErrorKind::Fenced => {
+                tracing::info!(%error, "another process was faster; looking again");
+                if !backoff.pause(cancel).await {
+                    return Err(Stop::Cancelled);
+                }
+                return Ok(BTreeSet::new());
+            }
+            Err(error) if is_final(&error) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the lake refuses a claim; trying again");
+                status.needs(Need::Lake, Some(error.to_string()));
+                if !backoff.pause(cancel).await {
+                    return Err(Stop::Cancelled);
+                }
+            }
+        }
     }
 }
 

@@ -10,6 +10,9 @@
 //! reason and bytes; a repeat of `(game_id, seq)` is dropped and counted; a gap in `seq` is counted by `Land` and
 //! marks the game's episodes `incomplete` in `Assemble`, which keeps its transitions out.
 //!
+//! Several processes on one log share its partitions ([`sharing`]): by lease, so that a dead one's move on, and by
+//! fence, so that one that only seemed dead can commit nothing.
+//!
 //! When the store or the log is away, the job waits with growing pauses and its [`FlowStatus`] says why. Memory is
 //! bounded by the configured batch, plus one small entry for each recent game, plus (for `Assemble`) the
 //! transitions of open games.
@@ -21,10 +24,12 @@ mod game;
 mod histogram;
 mod land;
 pub mod metrics;
+mod owned;
 mod partition;
 mod read;
 mod retry;
 mod seen;
+pub mod sharing;
 mod status;
 
 pub use assemble::{Assemble, AssembleStats, app_id as assemble_app_id, low_app_id as assemble_low_app_id};
@@ -33,8 +38,10 @@ pub use error::FlowError;
 pub use game::{Closing, is_terminal};
 pub use histogram::Histogram;
 pub use land::{Land, LandStats, app_id as land_app_id};
+pub use owned::OwnedStats;
 pub use seen::{Added, Seen, SeqSet};
-pub use status::{FlowState, FlowStatus};
+pub use sharing::Sharing;
+pub use status::{Away, FlowState, FlowStatus};
 pub use tokio_util::sync::CancellationToken;
 
 /// Flows run as tasks of their own.
@@ -46,3 +53,9 @@ const _: () = {
         is_send(&assemble.run(cancel));
     }
 };
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

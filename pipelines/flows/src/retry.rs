@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use flywheel_lake::{LakeError, LakeErrorKind};
+use flywheel_lake::LakeError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::{Stop, is_final},
+    error::{Stop, is_decided},
     status::{FlowStatus, Need},
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, LakeError>>>(
                 status.needs(Need::Lake, None);
                 return Ok(done);
             }
-            Err(error) if error.kind() == LakeErrorKind::Moved || is_final(&error) => return Err(error.into()),
+            Err(error) if is_decided(&error) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "the lake refuses; trying again");
                 status.needs(Need::Lake, Some(error.to_string()));

@@ -86,6 +86,8 @@ impl SeqSet {
 struct Game {
     seqs: SeqSet,
     last_ms: i64,
+    /// Below this, numbers count as seen without having been looked for.
+    assumed_below: u64,
 }
 
 /// The recent games of one partition.
@@ -104,6 +106,8 @@ pub struct Seen {
 pub struct Sight {
     pub added: Added,
     pub opened_gap: bool,
+    /// A repeat only by assumption: it lies before what a rebuild has read, so the table has to be asked.
+    pub assumed: bool,
 }
 
 impl Seen {
@@ -130,15 +134,17 @@ impl Seen {
         let added = game.seqs.insert(seq);
         let after = game.seqs.gaps();
         self.gaps = self.gaps + after - before;
-        Sight { added, opened_gap: after > before }
+        let assumed = added == Added::Repeat && seq < game.assumed_below;
+        Sight { added, opened_gap: after > before, assumed }
     }
 
     /// After a rebuild from rows of the last `window` only: what a game had before its first known number lies
-    /// further back, so it counts as seen.
+    /// further back, so it counts as seen, by assumption.
     pub fn assume_older_seen(&mut self) {
         for game in self.games.values_mut() {
             if let Some(first) = game.seqs.first().filter(|first| *first > 0) {
                 game.seqs.fill_up_to(first - 1);
+                game.assumed_below = first;
                 self.gaps -= 1;
             }
         }

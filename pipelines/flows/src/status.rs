@@ -2,6 +2,8 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use crate::land::now_ms;
+
 /// What a flow does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,8 +27,17 @@ pub(crate) enum Need {
 struct Inner {
     /// `None` while it runs; else why it failed, if it did.
     ended: Option<Option<String>>,
-    lake: Option<String>,
-    log: Option<String>,
+    lake: Option<Away>,
+    log: Option<Away>,
+}
+
+/// Something that a flow needs is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub since_ms: i64,
+    /// What was tried last, and how it failed.
+    pub why: String,
 }
 
 /// What a flow does, and why when it does nothing.
@@ -54,17 +65,30 @@ impl FlowStatus {
     /// Why it waits or failed, for a person.
     pub fn why(&self) -> Option<String> {
         let inner = self.inner.lock().expect("no panic while holding it");
-        inner.ended.clone().flatten().or_else(|| inner.lake.clone()).or_else(|| inner.log.clone())
+        let away = inner.lake.as_ref().or(inner.log.as_ref());
+        inner.ended.clone().flatten().or_else(|| away.map(|away| away.why.clone()))
+    }
+
+    /// The tables' store, if it does not answer.
+    pub fn store_away(&self) -> Option<Away> {
+        self.inner.lock().expect("no panic while holding it").lake.clone()
+    }
+
+    /// The log, if it cannot be read.
+    pub fn log_away(&self) -> Option<Away> {
+        self.inner.lock().expect("no panic while holding it").log.clone()
     }
 
     /// Something is away, or (`None`) there again. One need says nothing of the other.
     pub(crate) fn needs(&self, need: Need, why: Option<String>) {
         let mut inner = self.inner.lock().expect("no panic while holding it");
         inner.ended = None;
-        match need {
-            Need::Lake => inner.lake = why,
-            Need::Log => inner.log = why,
-        }
+        let away = match need {
+            Need::Lake => &mut inner.lake,
+            Need::Log => &mut inner.log,
+        };
+        let since_ms = away.as_ref().map_or_else(now_ms, |away| away.since_ms);
+        *away = why.map(|why| Away { since_ms, why });
         let waiting = inner.lake.is_some() || inner.log.is_some();
         metrics::gauge!(self.gauge).set(f64::from(u8::from(waiting)));
     }
@@ -86,8 +110,12 @@ mod tests {
         status.needs(Need::Lake, Some("full".into()));
         status.needs(Need::Log, None);
         assert_eq!((status.state(), status.why().as_deref()), (FlowState::Waiting, Some("full")));
+        let since = status.store_away().unwrap().since_ms;
+        status.needs(Need::Lake, Some("fuller".into()));
+        assert_eq!(status.store_away(), Some(Away { since_ms: since, why: "fuller".into() }));
+        assert_eq!(status.log_away(), None);
         status.needs(Need::Lake, None);
-        assert_eq!((status.state(), status.why()), (FlowState::Running, None));
+        assert_eq!((status.state(), status.why(), status.store_away()), (FlowState::Running, None, None));
         status.end(Some("too new".into()));
         assert_eq!((status.state(), status.why().as_deref()), (FlowState::Failed, Some("too new")));
     }

@@ -135,6 +135,24 @@ async fn a_crash_between_any_two_steps_changes_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_at_any_moment_is_no_error() {
+    let log = Arc::new(VecLog::new(3));
+    toy::fill(&log, 10, 3);
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for _ in 0..50 {
+        let cancel = CancellationToken::new();
+        let assemble = assemble(&log, &lake_on(&memory()));
+        let task = tokio::spawn({
+            let cancel = cancel.clone();
+            async move { assemble.run(cancel).await }
+        });
+        tokio::time::sleep(Duration::from_micros(rng.random_range(0..4_000))).await;
+        cancel.cancel();
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_crashes_change_no_row() {
     let mut all = 0;
     for seed in 0..3 {

@@ -194,6 +194,36 @@ async fn repeats_are_known_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_comes_after_hours_and_a_restart_is_landed_once_and_its_repeats_are_dropped() {
+    const HOURS: i64 = 3 * 3_600_000;
+    let log = Arc::new(VecLog::new(1));
+    let lake = lake_on(&memory());
+    let event = |seq| toy::event("g", seq, "tank.tick", serde_json::json!({ "n": seq }));
+    // 2 is missing, and 4: spilled, or dead letters that will be put back.
+    for seq in [0, 1, 3, 5] {
+        log.put(0, T0, event(seq));
+    }
+    land_all(&log, &lake).await;
+    for seq in [6, 7, 8] {
+        log.put(0, T0 + HOURS, event(seq));
+    }
+    land_all(&log, &lake).await;
+    // The next process reads the newest hour of the table: of this game, from 6 on.
+    for seq in [2, 3, 2, 7] {
+        log.put(0, T0 + HOURS + 1, event(seq));
+    }
+    let stats = land_all(&log, &lake).await;
+    assert_eq!((stats.events.load(Relaxed), stats.duplicates.load(Relaxed)), (1, 3));
+    for seq in [4, 2, 4] {
+        log.put(0, T0 + HOURS + 2, event(seq));
+    }
+    let stats = land_all(&log, &lake).await;
+    assert_eq!((stats.events.load(Relaxed), stats.duplicates.load(Relaxed)), (1, 2));
+    assert_landed(&log, &lake, "after hours").await;
+    assert_eq!(event_rows(&lake).await.len(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn poison_becomes_dead_letters_with_position_reason_and_bytes() {
     let log = Arc::new(VecLog::new(1));
     let deep = [b"{\"a\":".repeat(10_000), b"}".repeat(10_000)].concat();

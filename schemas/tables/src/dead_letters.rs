@@ -17,7 +17,8 @@ const TABLE: &str = "dead_letters";
 pub struct DeadLetterRow {
     /// The system of the topic, or `unknown`.
     pub system: String,
-    /// Which flow gave it up: `land`, `assemble`.
+    /// Which flow gave it up: `land`, `assemble`. A row of flow `replay` says that the letter of its position was put back
+    /// into the log.
     pub flow: String,
     pub topic: String,
     pub partition: u32,

@@ -35,4 +35,4 @@ pub use events::{EventsBuilder, events_from};
 pub use names::TableName;
 pub use schemas::{PARTITION_COLUMNS, schema, stats_columns};
 pub use transitions::{StoredTransition, TransitionsBuilder, stored_transitions_from, transitions_from};
-pub use view::EventView;
+pub use view::{DecodeView, EventView};

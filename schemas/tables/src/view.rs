@@ -26,6 +26,9 @@ pub struct EventView<'a> {
     payload: &'a RawValue,
 }
 
+/// How a record becomes an event. [`EventView::decode`] is the one that programs use; tests stand in with a newer one.
+pub type DecodeView = for<'a> fn(&'a [u8]) -> Result<EventView<'a>, DecodeError>;
+
 impl<'a> EventView<'a> {
     /// # Errors
     /// As [`Event::decode`]; the reason is the same.

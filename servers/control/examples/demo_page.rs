@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use flywheel_control::{
-    AliasInfo, AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame,
-    GameInfo, GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
-    OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles, Verdict,
-    install_metrics, router, serve,
+    AliasInfo, AliasMove, Candidate, Champion, ControlConfig, ControlError, ControlErrorKind, Degraded, FrameMaker,
+    GameFrame, GameInfo, GameWatch, History, HistoryKeeper, Lack, LatencyPoint, LoopStatus, LoopView, LossPoint,
+    ModelInfo, OpponentScore, Promote, Rollback, ScorePoint, ScoreSource, Stage, StageStatus, SwapPoint, Tiles,
+    Verdict, Weights, install_metrics, router, serve,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -247,6 +247,10 @@ impl LoopView for DemoLoop {
             line: "ahead of v15, not yet sure".into(),
         });
         status.last_swap = last;
+        if self.hostile {
+            let why = "appending `<img src=x onerror=document.title='owned'>`: connection refused";
+            status.degraded.push(Degraded::new(Lack::Log, now - 95_000, why));
+        }
         let asked = (status.seconds * 1_080.0) as u64;
         status.decisions.requested = asked;
         status.decisions.answered = asked;
@@ -338,6 +342,11 @@ impl LoopView for DemoLoop {
             reason: card.verdict_line.clone(),
             card,
         })
+    }
+
+    async fn weights(&self, _: &str, _: u64) -> Result<Weights, ControlError> {
+        let message = "the versions of the demo are made up";
+        Err(ControlError::new(ControlErrorKind::NotFound, "reading weights", message))
     }
 
     async fn promote(&self, _base_key: &str, _request: Promote) -> Result<AliasMove, ControlError> {

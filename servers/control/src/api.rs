@@ -11,10 +11,11 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::page::knows;
 use crate::router::Control;
-use crate::{AliasMove, GameInfo, History, LoopView, ModelInfo, Problem, Promote, Rollback};
+use crate::{AliasMove, GameInfo, History, LoopView, ModelInfo, Problem, Promote, Rollback, Weights};
 
 /// The state as JSON text, taken anew at most five times a second however many ask.
 #[derive(Debug, Default)]
@@ -72,6 +73,41 @@ pub(crate) async fn alias(
     // May be kept, but is asked for again each time.
     let head = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
     Ok(if known { (StatusCode::NOT_MODIFIED, head).into_response() } else { (head, Json(named)).into_response() })
+}
+
+pub(crate) async fn weights(
+    State(control): State<Arc<Control>>,
+    Path((base, version)): Path<(String, u64)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let places = Arc::clone(&control.weight_places);
+    let place = places.try_acquire_owned().map_err(|_| {
+        let busy = Problem::unavailable("as many weight files as are allowed are on their way");
+        busy.hint("ask again in a second")
+    })?;
+    let Weights { sha256, bytes } = control.view.weights(checked(&base)?, version).await?;
+    // A version never changes.
+    let tag = format!("\"{sha256}\"");
+    let kept = "public, max-age=31536000, immutable".to_owned();
+    let known = knows(&headers, &tag);
+    let head = [(header::ETAG, tag), (header::CACHE_CONTROL, kept)];
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    // The place is given back when the last byte has left, not when the file was read.
+    let body = Bytes::from_owner(OnItsWay { bytes, _place: place });
+    Ok((head, [(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+struct OnItsWay {
+    bytes: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for OnItsWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 pub(crate) async fn games(State(control): State<Arc<Control>>) -> Json<Listed<GameInfo>> {

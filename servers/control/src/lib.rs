@@ -19,6 +19,7 @@
 //! ```
 
 mod api;
+mod bare;
 mod games;
 mod guard;
 mod history;
@@ -30,6 +31,7 @@ mod router;
 mod status;
 mod view;
 
+pub use bare::metrics_router;
 pub use games::{FrameError, FrameMaker, GameFrame, GameInfo, GameWatch, Tiles};
 pub use history::{History, HistoryKeeper, LatencyPoint, LossPoint, ScorePoint, ScoreSource, SwapPoint};
 pub use metrics::{describe_metrics, install_metrics, record_status};
@@ -38,6 +40,7 @@ pub use page::page_is_stub;
 pub use problem::Problem;
 pub use router::{ControlConfig, router, serve};
 pub use status::{
-    Candidate, Champion, Decisions, LoopStatus, ModelInfo, OpponentScore, Stage, StageState, StageStatus, Verdict,
+    Candidate, Champion, Decisions, Degraded, Lack, LoopStatus, ModelInfo, OpponentScore, Stage, StageState,
+    StageStatus, Verdict,
 };
-pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback};
+pub use view::{AliasInfo, AliasMove, ControlError, ControlErrorKind, LoopView, Promote, Rollback, Weights};

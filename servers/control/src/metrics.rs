@@ -7,7 +7,7 @@ use metrics::{describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{LoopStatus, StageState};
+use crate::{Lack, LoopStatus, StageState};
 
 pub(crate) const SOCKETS: &str = "flywheel_control_sockets";
 pub(crate) const REQUESTS: &str = "flywheel_control_requests_total";
@@ -17,6 +17,7 @@ pub(crate) const FRAMES_SKIPPED: &str = "flywheel_control_frames_skipped_total";
 const STAGE_STATE: &str = "flywheel_stage_state";
 const STAGE_RATE: &str = "flywheel_stage_rate";
 const STAGE_LAG: &str = "flywheel_stage_lag";
+const DEGRADED: &str = "flywheel_loop_degraded";
 const BUILD_INFO: &str = "flywheel_build_info";
 const UP_SECONDS: &str = "flywheel_up_seconds";
 const CHAMPION: &str = "flywheel_champion_version";
@@ -81,6 +82,7 @@ pub fn describe_metrics() {
     describe_gauge!(STAGE_STATE, "1 for the state in which a stage is, 0 for the others");
     describe_gauge!(STAGE_RATE, "work of a stage per second, in the unit of the label");
     describe_gauge!(STAGE_LAG, "how far a stage is behind its input, in the unit of the label");
+    describe_gauge!(DEGRADED, "1 while the loop does without the log, the store, the catalog or room on its disk");
     describe_gauge!(BUILD_INFO, "always 1; the label names the version of the program");
     describe_gauge!(UP_SECONDS, "seconds since the loop started");
     describe_gauge!(CHAMPION, "version that plays live");
@@ -103,6 +105,10 @@ pub fn record_status(status: &LoopStatus) {
         if let Some(lag) = stage.lag {
             gauge!(STAGE_LAG, "stage" => name, "unit" => stage.lag_unit.clone()).set(lag);
         }
+    }
+    for what in Lack::ALL {
+        let on = status.degraded.iter().any(|degraded| degraded.what == what);
+        gauge!(DEGRADED, "what" => what.as_str()).set(f64::from(u8::from(on)));
     }
     if let Some(champion) = &status.champion {
         gauge!(CHAMPION, "model" => champion.model_key.clone()).set(champion.version as f64);

@@ -30,6 +30,8 @@ pub struct ControlConfig {
     pub status_sockets_max: usize,
     /// Pages that may watch a game at the same time.
     pub game_sockets_max: usize,
+    /// Weight files that may be on their way at the same time; each is in memory meanwhile.
+    pub weights_max: usize,
     /// Serve the stub even if the page was built.
     pub stub_page: bool,
     /// Names besides addresses and `localhost` by which the server may be asked for, without port.
@@ -41,7 +43,14 @@ pub struct ControlConfig {
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { status_sockets_max: 64, game_sockets_max: 32, stub_page: false, hosts: Vec::new(), doors: Router::new() }
+        Self {
+            status_sockets_max: 64,
+            game_sockets_max: 32,
+            weights_max: 16,
+            stub_page: false,
+            hosts: Vec::new(),
+            doors: Router::new(),
+        }
     }
 }
 
@@ -52,6 +61,7 @@ pub(crate) struct Control {
     pub(crate) status: StatusCache,
     pub(crate) status_places: Arc<Semaphore>,
     pub(crate) game_places: Arc<Semaphore>,
+    pub(crate) weight_places: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -72,6 +82,7 @@ pub fn router(
         status: StatusCache::default(),
         status_places: Arc::new(Semaphore::new(config.status_sockets_max)),
         game_places: Arc::new(Semaphore::new(config.game_sockets_max)),
+        weight_places: Arc::new(Semaphore::new(config.weights_max)),
         stop,
     });
     Router::new()
@@ -79,6 +90,7 @@ pub fn router(
         .route("/v1/history", get(api::history))
         .route("/v1/models", get(api::models))
         .route("/v1/models/{base}/{alias}", get(api::alias))
+        .route("/v1/models/{base}/versions/{version}/weights", get(api::weights))
         .route("/v1/models/{base}/promote", post(api::promote))
         .route("/v1/models/{base}/rollback", post(api::rollback))
         .route("/v1/games", get(api::games))

@@ -227,6 +227,65 @@ pub struct Decisions {
     pub p99_us: Option<f64>,
 }
 
+/// What a loop can be without and go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// The event log does not answer.
+    Log,
+    /// The store of tables or models does not answer.
+    Store,
+    /// The database of runs does not answer.
+    Catalog,
+    /// A disk is nearly full.
+    Disk,
+}
+
+impl Lack {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Log, Self::Store, Self::Catalog, Self::Disk];
+
+    /// The word for it in output, labels and on the page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Store => "store",
+            Self::Catalog => "catalog",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// What the loop does meanwhile, for people.
+    pub fn meanwhile(self) -> &'static str {
+        match self {
+            Self::Log => "games go on, their events wait and go first once it is back; the doors say 503",
+            Self::Store => "games go on, events are taken and wait in the log; nothing lands",
+            Self::Catalog => "games, events and tables go on; no run of the trainer begins or goes on",
+            Self::Disk => "no new event is taken and no new game begins; what is stored is landed",
+        }
+    }
+}
+
+/// Something that the loop does without for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// What is away.
+    pub what: Lack,
+    /// Since when.
+    pub since_ms: i64,
+    /// What was tried last, and how it failed.
+    pub why: String,
+    /// What the loop does meanwhile.
+    pub meanwhile: String,
+}
+
+impl Degraded {
+    /// `what` is away since then, because of `why`.
+    pub fn new(what: Lack, since_ms: i64, why: impl Into<String>) -> Self {
+        Self { what, since_ms, why: why.into(), meanwhile: what.meanwhile().to_owned() }
+    }
+}
+
 /// Everything that the page shows and that changes each moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoopStatus {
@@ -244,6 +303,9 @@ pub struct LoopStatus {
     pub device: String,
     /// The six stages, in order.
     pub stages: Vec<StageStatus>,
+    /// What the loop does without for now; empty if all is well.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
     /// The version that plays live, once there is one.
     pub champion: Option<Champion>,
     /// The version being judged, if any.
@@ -267,6 +329,7 @@ impl LoopStatus {
             run_for_seconds: None,
             device: "cpu".to_owned(),
             stages: Stage::ALL.into_iter().map(StageStatus::new).collect(),
+            degraded: Vec::new(),
             champion: None,
             candidate: None,
             last_swap: None,

@@ -1,6 +1,7 @@
 //! The seam between the server and the loop.
 
 use async_trait::async_trait;
+use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{GameInfo, GameWatch, History, LoopStatus, ModelInfo};
@@ -31,6 +32,12 @@ pub trait LoopView: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if it names nothing (yet).
     async fn alias(&self, base_key: &str, alias: &str) -> Result<AliasInfo, ControlError>;
+
+    /// The weight file of a version, for those who play it in their own process.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such version.
+    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError>;
 
     /// Makes a version champion.
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError>;
@@ -99,6 +106,15 @@ impl AliasInfo {
     pub fn etag(&self) -> String {
         format!("W/\"{}-{}\"", self.revision, self.card.version)
     }
+}
+
+/// Answer of `GET /v1/models/{base}/versions/{version}/weights`.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// SHA-256 of `bytes`, in hex.
+    pub sha256: String,
+    /// A safetensors file.
+    pub bytes: Bytes,
 }
 
 /// What a promotion or a rollback did.

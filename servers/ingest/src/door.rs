@@ -53,6 +53,9 @@ pub struct Gap {
 
 type Game = (System, GameId);
 
+/// Space does not come back within a second: what `Retry-After` says, at least, while the volume is nearly full.
+const FULL_RETRY_S: u64 = 10;
+
 /// What goes to one partition.
 #[derive(Default)]
 struct Lane {
@@ -123,8 +126,21 @@ impl Door {
         }
         let (lanes, mut games, repeated) = self.sort(events, &counts);
         let accepted = lanes.values().map(|lane| lane.records.len()).sum();
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("seen-before-append") {
+            lanes.values().for_each(|lane| self.note(lane.fresh.clone(), &mut games));
+        }
         let appends = lanes.into_iter().map(|((system, partition), lane)| async move {
             let to = Topic::new(system.topic()).partition(partition);
+            #[cfg(flywheel_bug)]
+            if crate::seeded_bug("ack-before-append") {
+                let log = Arc::clone(&self.log);
+                tokio::spawn(async move {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    log.append(&to, lane.records).await
+                });
+                return (lane.fresh, Ok(Ok(flywheel_log::Offset::from_raw(0))));
+            }
             let appended = tokio::time::timeout(self.config.append_wait(), self.log.append(&to, lane.records)).await;
             (lane.fresh, appended)
         });
@@ -229,6 +245,10 @@ impl Door {
     }
 
     fn failure(&self, error: &LogError) -> Problem {
+        if error.kind() == LogErrorKind::Full {
+            let retry_after_s = self.config.retry_after_s.max(FULL_RETRY_S);
+            return Problem::unavailable(retry_after_s, "disk_full", format!("the log did not take them: {error}"));
+        }
         tracing::warn!(%error, "the log did not take events");
         Problem::unavailable(self.config.retry_after_s, "log_away", format!("the log did not take them: {error}"))
     }

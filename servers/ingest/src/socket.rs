@@ -13,7 +13,7 @@
 //! | 1008 | no sign of life: neither frame nor pong for two ping intervals |
 //! | 1009 | a frame, or its number of events, is over the limit |
 //! | 1012 | the server stops |
-//! | 1013 | the log is away, or too much is under way; come back after a pause |
+//! | 1013 | the log is away, its disk nearly full, or too much is under way; come back after a pause |
 
 use std::sync::Arc;
 

@@ -82,6 +82,8 @@ pub struct EmitterStats {
     pub queue_bytes: usize,
     /// Since when the log is away, milliseconds since 1970, and why.
     pub away: Option<(i64, String)>,
+    /// It is not away but takes nothing, because its volume is nearly full.
+    pub full: bool,
 }
 
 /// What waits: first what is in memory, then what is in the spill file.
@@ -108,6 +110,8 @@ pub(crate) struct Inner {
     pub in_flight: AtomicU64,
     pub away_since: AtomicI64,
     pub away_why: Mutex<String>,
+    /// The log takes nothing, because its volume is nearly full.
+    pub full: AtomicBool,
     draining: AtomicBool,
     games: Mutex<Games>,
     stop: CancellationToken,
@@ -180,6 +184,7 @@ impl Emitter {
             in_flight: AtomicU64::new(0),
             away_since: AtomicI64::new(0),
             away_why: Mutex::default(),
+            full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             games: Mutex::default(),
             stop: CancellationToken::new(),
@@ -216,19 +221,24 @@ impl Emitter {
             lost: inner.lost.load(Ordering::Relaxed),
             queue_bytes,
             away: (away > 0).then(|| (away, inner.away_why.lock().clone())),
+            full: inner.full.load(Ordering::Relaxed),
         }
     }
 
-    /// Share of the queue in memory that is used; producers that can wait (the farm) do so above one half.
+    /// Share of the queue in memory that is used; producers that can wait (the farm) do so above one half. All of it
+    /// while the log takes nothing because its volume is nearly full.
     pub fn fullness(&self) -> f64 {
+        if self.0.full.load(Ordering::Relaxed) {
+            return 1.0;
+        }
         let queue = self.0.queue.lock();
         let spilled = if queue.spill.is_empty() { 0.0 } else { 1.0 };
         (queue.memory_bytes as f64 / self.0.config.queue_bytes as f64).max(spilled)
     }
 
-    /// Whether the spill file is at its bound, so that no new game should be taken.
+    /// Whether no new game should be taken: the spill file is at its bound, or the log's volume is nearly full.
     pub fn is_full(&self) -> bool {
-        self.0.queue.lock().spill.bytes() >= self.0.config.spill_bytes_max
+        self.0.full.load(Ordering::Relaxed) || self.0.queue.lock().spill.bytes() >= self.0.config.spill_bytes_max
     }
 
     /// Waits until everything emitted so far is acknowledged.

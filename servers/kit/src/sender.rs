@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use flywheel_log::{Record, TopicPartition, partition_of};
+use flywheel_log::{LogError, LogErrorKind, Record, TopicPartition, partition_of};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -123,7 +123,7 @@ impl Sender {
                 continue;
             };
             metrics::counter!(RETRIES).increment(1);
-            self.away(&error.to_string());
+            self.away(&error);
             if stop.is_cancelled() {
                 break;
             }
@@ -137,15 +137,18 @@ impl Sender {
         lanes.into_values().flatten().collect()
     }
 
-    fn away(&self, why: &str) {
+    fn away(&self, error: &LogError) {
+        let why = error.to_string();
+        self.inner.full.store(error.kind() == LogErrorKind::Full, Ordering::Relaxed);
         if self.inner.away_since.load(Ordering::Relaxed) == 0 {
             warn!(why, "the log is away; events wait in memory, then in the spill file");
             self.inner.away_since.store(now_ms(), Ordering::Relaxed);
         }
-        why.clone_into(&mut self.inner.away_why.lock());
+        *self.inner.away_why.lock() = why;
     }
 
     fn back(&self) {
+        self.inner.full.store(false, Ordering::Relaxed);
         let since = self.inner.away_since.swap(0, Ordering::Relaxed);
         if since > 0 {
             info!(after_ms = now_ms() - since, "the log is back");

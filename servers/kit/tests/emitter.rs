@@ -168,3 +168,37 @@ async fn what_could_not_be_sent_goes_first_at_the_next_start() {
         "{promised}"
     );
 }
+
+#[tokio::test]
+async fn while_the_disk_is_nearly_full_no_new_game_begins_and_those_under_way_lose_nothing() {
+    use std::sync::atomic::AtomicBool;
+
+    use flywheel_log::{Reserve, ReserveLimits, Reserved, Space};
+    let (dir, log) = (tempfile::tempdir().unwrap(), faulty(0).await);
+    let full = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&full);
+    let reserve = Reserve::new(ReserveLimits { share: 0.05, bytes: 0 })
+        .looking_every(Duration::ZERO)
+        .watching("data", move || Ok(Space { free: u64::from(!seen.load(Ordering::SeqCst)) * 100, total: 100 }));
+    let guarded = Reserved::new(log.clone(), Arc::new(reserve));
+    let emitter = Emitter::start(guarded, config(dir.path())).unwrap();
+    emit(&emitter, "g-1", 50);
+    emitter.drain(LONG).await.unwrap();
+    assert!(!emitter.is_full() && emitter.fullness() < 0.5);
+
+    full.store(true, Ordering::SeqCst);
+    emit(&emitter, "g-1", 50);
+    while !emitter.is_full() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(emitter.fullness(), 1.0, "who can wait does");
+    let stats = emitter.stats();
+    assert!(stats.full && stats.away.as_ref().unwrap().1.contains("nearly full"), "{stats:?}");
+    assert_eq!((stats.acknowledged, stats.lost), (50, 0));
+    assert_eq!(seqs(&log, "g-1").await.len(), 50, "nothing was taken");
+
+    full.store(false, Ordering::SeqCst);
+    emitter.drain(LONG).await.unwrap();
+    assert!(!emitter.is_full() && emitter.stats().away.is_none());
+    assert_eq!(seqs(&log, "g-1").await, (0..100).collect::<Vec<_>>());
+}

@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context, bail};
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
-use flywheel_log::EventLog;
+use flywheel_log::{EventLog, Reserve, Reserved};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use flywheel_registry::Registry;
 use object_store::{ObjectStore, prefix::PrefixStore};
@@ -66,6 +66,37 @@ impl BackendUrls {
             Some(bucket) => bucket.reach().await.map(|()| bucket.lake()),
             None => open_lake(&self.data),
         }
+    }
+
+    /// Whether the log has servers of its own, so that processes on several machines can share it.
+    pub fn has_servers(&self) -> bool {
+        ["redis:", "rediss:", "kafka:"].iter().any(|scheme| self.log.starts_with(scheme))
+    }
+
+    /// The log, where [`BackendUrls::has_servers`] says that it can be shared.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or is a log of one process.
+    pub async fn open_shared_log(&self) -> anyhow::Result<Arc<dyn EventLog>> {
+        match log_of_a_server(&self.log).await? {
+            Some(log) => Ok(log),
+            None => bail!("`{}` is the log of one process and cannot be shared", without_credentials(&self.log)),
+        }
+    }
+
+    /// Log and tables for one of several processes that write tables from a log with servers of its own.
+    ///
+    /// # Errors
+    /// As [`BackendUrls::open_shared_log`], and if the tables cannot be opened or belong to another log.
+    pub async fn open_shared(&self) -> anyhow::Result<(Arc<dyn EventLog>, Lake)> {
+        let log = self.open_shared_log().await?;
+        self.claim_store(self.servers()).await?;
+        Ok((log, self.open_lake().await?))
+    }
+
+    /// What a bucket calls a log on servers.
+    fn servers(&self) -> &'static str {
+        if self.log.starts_with("kafka:") { "kafka" } else { "redis" }
     }
 
     /// Tables in a bucket are written from one log only.
@@ -140,13 +171,24 @@ impl Backends {
     /// # Errors
     /// If another process holds the log, or a store cannot be opened: the message says which and where.
     pub async fn open(urls: &BackendUrls) -> anyhow::Result<(Self, LogOwner)> {
+        Self::open_within(urls, None).await
+    }
+
+    /// As [`Backends::open`]; the log takes nothing while the reserve is shut, from whatever process.
+    ///
+    /// # Errors
+    /// As [`Backends::open`].
+    pub async fn open_within(urls: &BackendUrls, reserve: Option<Arc<Reserve>>) -> anyhow::Result<(Self, LogOwner)> {
         if let Some(log) = log_of_a_server(&urls.log).await? {
-            let servers = if urls.log.starts_with("kafka:") { "kafka" } else { "redis" };
-            urls.claim_store(servers).await?;
+            urls.claim_store(urls.servers()).await?;
+            let log = match reserve {
+                Some(reserve) => Reserved::new(log, reserve),
+                None => log,
+            };
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
-        let log = EmbeddedLog::open(&folder, EmbeddedConfig::default())
+        let log = EmbeddedLog::open(&folder, EmbeddedConfig { reserve, ..EmbeddedConfig::default() })
             .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
         if !urls.store.is_local() {
             urls.claim_store(&claim::log_id(&folder)?).await?;

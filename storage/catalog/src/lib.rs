@@ -136,3 +136,9 @@ fn refusal(target: impl std::fmt::Display, error: MigrateError) -> CatalogError 
         other => CatalogError::new(CatalogErrorKind::Unavailable, "migrating", target, other),
     }
 }
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

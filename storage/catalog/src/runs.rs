@@ -307,6 +307,12 @@ impl Runs {
             "UPDATE runs SET {set}, updated_at_ms = $1 WHERE id = $2 AND fence = $3 \
              AND state IN ('running', 'stopping') RETURNING *"
         );
+        #[cfg(flywheel_bug)]
+        let statement = if crate::seeded_bug("stale-fence-is-taken") {
+            statement.replace("AND fence = $3", "AND fence >= $3")
+        } else {
+            statement
+        };
         let mut all: Vec<crate::database::Value> =
             vec![(self.clock)().into(), lease.run.as_str().into(), lease.fence.into()];
         all.extend(values);

@@ -23,6 +23,8 @@ pub enum Expected {
     At(Option<i64>),
     /// No matter: a note that is written beside positions that do matter.
     Anywhere,
+    /// At the new "position" itself, which is a fence that this writer has claimed.
+    Held,
 }
 
 /// How far a commit brings one application id.
@@ -77,7 +79,8 @@ impl Table {
     /// with the same positions adds the rows once. An empty `batches` moves the positions alone.
     ///
     /// # Errors
-    /// `Moved` if some position is neither where the writer started nor at or beyond its goal; `Unavailable` if
+    /// `Fenced` if a fence that the writer brings is not where it holds it: nothing was added, whatever the positions
+    /// say. `Moved` if some position is neither where the writer started nor at or beyond its goal; `Unavailable` if
     /// the store fails; `Unsupported`, `InvalidData` if the table or the rows are not of this program.
     pub async fn append_from(&self, batches: Vec<RecordBatch>, advances: &[Advance]) -> Result<Commit, LakeError> {
         let started = Instant::now();
@@ -131,12 +134,16 @@ impl Table {
 
 impl Stop {
     fn into_commit(self, table: &Table) -> Result<Commit, LakeError> {
-        let why = match self {
+        let (kind, why) = match self {
             Self::Reached(version) => return Ok(Commit { version, rows: 0, files: 0, skipped: true }),
-            Self::Moved(why) => why,
+            Self::Moved(why) => (LakeErrorKind::Moved, why),
+            Self::Fenced(why) => {
+                metrics::counter!(crate::metrics::COMMITS_FENCED).increment(1);
+                (LakeErrorKind::Fenced, why)
+            }
             Self::Taken => unreachable!("an append takes no files out"),
         };
-        Err(LakeError::new(LakeErrorKind::Moved, "appending to", table.name(), why))
+        Err(LakeError::new(kind, "appending to", table.name(), why))
     }
 }
 

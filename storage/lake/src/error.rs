@@ -10,6 +10,8 @@ pub enum LakeErrorKind {
     /// The positions in the table are neither those that the writer started from nor those it wanted to reach:
     /// somebody else writes for the same application id. Read the positions again and start from there.
     Moved,
+    /// Somebody else has claimed what this writer wrote for. Nothing was added; it has to claim again before it may.
+    Fenced,
     /// The store cannot be reached or is full; whether a commit landed is unknown. Trying again is safe for
     /// appends with positions.
     Unavailable,

@@ -5,6 +5,9 @@
 //! commit, and a commit happens only while the positions in the table are those that the writer started from.
 //! So a writer that crashes, that is told nothing, or that meets a second copy of itself adds no row twice.
 //!
+//! Where several processes may write for an application id, they also hold *fences* ([`Table::claim`]): a commit with a
+//! fence that somebody else has claimed since is refused, so a writer that was stopped and goes on adds nothing.
+//!
 //! What is guaranteed: a reader sees whole commits; a version never changes; an append that returned survives a
 //! crash, on local disk also a loss of power; a table of a newer format is refused before anything is written.
 //!
@@ -35,6 +38,7 @@ mod compact;
 mod config;
 mod encode;
 mod error;
+mod fence;
 mod file;
 mod history;
 mod lake;
@@ -60,3 +64,9 @@ pub use local::DurableFileSystem;
 pub use scan::{Range, ScanOptions};
 pub use table::Table;
 pub use upkeep::VacuumReport;
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

@@ -76,6 +76,10 @@ fn write_synced(file: &mut File, payload: &PutPayload) -> std::io::Result<()> {
     for part in payload {
         file.write_all(part)?;
     }
+    #[cfg(flywheel_bug)]
+    if crate::seeded_bug("lake-file-not-synced") {
+        return Ok(());
+    }
     file.sync_data()
 }
 
@@ -95,6 +99,10 @@ fn create_folder(folder: &FsPath) -> std::io::Result<()> {
 }
 
 fn sync_folder(folder: &FsPath) -> std::io::Result<()> {
+    #[cfg(flywheel_bug)]
+    if crate::seeded_bug("lake-folder-not-synced") {
+        return Ok(());
+    }
     File::open(folder)?.sync_all()
 }
 

@@ -9,7 +9,10 @@ use deltalake::kernel::Version;
 use flywheel_tables::{PARTITION_COLUMNS, schema};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use object_store::{GetResultPayload, ObjectStoreExt, path::Path};
-use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use parquet::{
+    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
+    file::metadata::ParquetMetaData,
+};
 
 use crate::{DataFile, LakeError, LakeErrorKind, Table, table::in_order};
 
@@ -138,6 +141,11 @@ impl Table {
     }
 }
 
+/// A batch of a scan has this many rows, or fewer if they are large.
+const BATCH_ROWS: usize = 8192;
+const BATCH_ROWS_LEAST: usize = 8;
+const BATCH_BYTES: usize = 16 << 20;
+
 enum Source {
     File(std::fs::File),
     Bytes(Bytes),
@@ -172,10 +180,11 @@ fn decode_all<R: parquet::file::reader::ChunkReader + 'static>(
 ) -> Result<(), LakeError> {
     let inside = columns.fields().iter().filter(|f| !PARTITION_COLUMNS.contains(&f.name().as_str()));
     let wanted: Vec<_> = inside.map(|f| f.name().as_str()).collect();
+    let rows = rows_at_once(builder.metadata(), &wanted);
     let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().copied());
     let reader = builder
         .with_projection(mask)
-        .with_batch_size(8192)
+        .with_batch_size(rows)
         .build()
         .map_err(|e| LakeError::parquet("reading file", name, e))?;
     for batch in reader {
@@ -185,6 +194,18 @@ fn decode_all<R: parquet::file::reader::ChunkReader + 'static>(
         }
     }
     Ok(())
+}
+
+/// So many rows of these columns that a batch stays small also where single rows are large.
+fn rows_at_once(file: &ParquetMetaData, columns: &[&str]) -> usize {
+    let (mut bytes, mut rows) = (0, 0);
+    for group in file.row_groups() {
+        let wanted = group.columns().iter().filter(|column| columns.contains(&column.column_descr().name()));
+        bytes += wanted.map(|column| column.uncompressed_size().max(0)).sum::<i64>();
+        rows += group.num_rows().max(0);
+    }
+    let row_bytes = usize::try_from(bytes / rows.max(1)).unwrap_or(usize::MAX);
+    (BATCH_BYTES / row_bytes.max(1)).clamp(BATCH_ROWS_LEAST, BATCH_ROWS)
 }
 
 /// Puts the partition columns back and everything into the table's order and types.

@@ -65,3 +65,34 @@ async fn only_partition_columns_give_the_right_number_of_rows() {
     let batches = table.scan(ScanOptions::columns(["system"])).await.unwrap();
     assert_eq!(batches.iter().map(|b| (b.num_rows(), b.num_columns())).collect::<Vec<_>>(), [(7, 1)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_rows_are_read_a_few_at_a_time_and_small_ones_many() {
+    use flywheel_tables::{DeadLetterRow, DeadLettersBuilder, TableName};
+    let dir = tempfile::tempdir().unwrap();
+    let lake = Lake::local(dir.path()).unwrap();
+    let table = lake.table(TableName::DeadLetters);
+    let mut letters = DeadLettersBuilder::new();
+    for offset in 0..48_i64 {
+        letters.push(&DeadLetterRow {
+            system: "tank".into(),
+            flow: "land".into(),
+            topic: "fw.tank.events".into(),
+            partition: 0,
+            offset,
+            ingest_ms: NOON,
+            reason: "malformed".into(),
+            detail: String::new(),
+            // No two alike, so that no dictionary makes them small.
+            raw: (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ offset as u8).collect(),
+        });
+    }
+    table.append(vec![letters.finish()], &[]).await.unwrap();
+    let sizes = async |options| {
+        let batches: Vec<_> = table.scan_stream(options).await.unwrap().try_collect().await.unwrap();
+        batches.iter().map(|batch| batch.num_rows()).collect::<Vec<_>>()
+    };
+    let whole = sizes(ScanOptions::default()).await;
+    assert!(whole.iter().sum::<usize>() == 48 && whole.iter().all(|rows| *rows <= 16), "{whole:?}");
+    assert_eq!(sizes(ScanOptions::columns(["offset"])).await, [48]);
+}

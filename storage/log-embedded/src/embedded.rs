@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use flywheel_log::{
     Bounds, Durability, EventLog, GroupMember, GroupOffsets, LocalGroups, LogError, LogErrorKind, Offset, Position,
-    ReadLimit, Record, StoredRecord, Topic, TopicPartition, check_batch, take_within,
+    ReadLimit, Record, Reserve, StoredRecord, Topic, TopicPartition, check_batch, take_within,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,11 +34,13 @@ pub struct EmbeddedConfig {
     pub tail_bytes: usize,
     /// Appends that may wait for the writer; more wait in their callers.
     pub queue: usize,
+    /// Appends are refused while it is shut, those of other processes too.
+    pub reserve: Option<Arc<Reserve>>,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, tail_bytes: 16 << 20, queue: 256 }
+        Self { cache_bytes: 64 << 20, tail_bytes: 16 << 20, queue: 256, reserve: None }
     }
 }
 
@@ -104,6 +106,7 @@ pub struct EmbeddedLog {
     store: Arc<Store>,
     lanes: Arc<RwLock<Lanes>>,
     writer: mpsc::Sender<Request>,
+    reserve: Option<Arc<Reserve>>,
     /// So that many readers of a broken file leave the queue to appends.
     recovery_asked: Arc<AtomicBool>,
     groups: Arc<LocalGroups>,
@@ -154,6 +157,7 @@ impl EmbeddedLog {
             store,
             lanes,
             writer: sender,
+            reserve: config.reserve,
             recovery_asked,
             groups: Arc::default(),
             this: this.clone(),
@@ -261,6 +265,11 @@ impl Writer {
             }
             if writes.is_empty() {
                 continue;
+            }
+            #[cfg(flywheel_bug)]
+            if crate::seeded_bug("ack-before-write") {
+                done.drain(..).for_each(|done| self.publish(done));
+                std::thread::sleep(std::time::Duration::from_millis(5));
             }
             match self.store.write(&writes) {
                 Ok(()) => done.into_iter().for_each(|done| self.publish(done)),
@@ -461,6 +470,9 @@ impl EventLog for EmbeddedLog {
 
     async fn append(&self, to: &TopicPartition, records: Vec<Record>) -> Result<Offset, LogError> {
         check_batch(to, &records)?;
+        if let Some(reserve) = &self.reserve {
+            reserve.admit("appending", to)?;
+        }
         self.ask("appending", to.topic.as_str(), |reply| Request::Append { to: to.clone(), records, reply }).await
     }
 

@@ -14,6 +14,12 @@ mod server;
 mod store;
 mod wire;
 
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}
+
 #[cfg(test)]
 mod tests;
 

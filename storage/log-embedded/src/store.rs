@@ -95,6 +95,10 @@ impl Store {
         let mut transaction = file.begin_write()?;
         // An acknowledgement means that the bytes are on disk: `commit` returns after the fsync.
         transaction.set_durability(redb::Durability::Immediate)?;
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("log-never-synced") {
+            transaction.set_durability(redb::Durability::None)?;
+        }
         {
             let (mut topics, mut batches) = (transaction.open_table(TOPICS)?, transaction.open_table(BATCHES)?);
             let (mut ends, mut groups) = (transaction.open_table(ENDS)?, transaction.open_table(GROUPS)?);

@@ -130,6 +130,7 @@ pub enum Kind {
     InvalidData,
     Corrupt,
     Internal,
+    Full,
 }
 
 impl From<LogErrorKind> for Kind {
@@ -143,6 +144,7 @@ impl From<LogErrorKind> for Kind {
             LogErrorKind::InvalidData => Self::InvalidData,
             LogErrorKind::Corrupt => Self::Corrupt,
             LogErrorKind::Internal => Self::Internal,
+            LogErrorKind::Full => Self::Full,
         }
     }
 }
@@ -158,6 +160,7 @@ impl From<Kind> for LogErrorKind {
             Kind::InvalidData => Self::InvalidData,
             Kind::Corrupt => Self::Corrupt,
             Kind::Internal => Self::Internal,
+            Kind::Full => Self::Full,
         }
     }
 }

@@ -91,3 +91,42 @@ async fn who_comes_second_is_told_who_holds_the_log_and_may_use_its_socket() {
     tokio::spawn(log.serve(&dir.path().join(SOCKET), CancellationToken::new()).unwrap());
     assert_eq!(other.topics().await.unwrap(), [(topic, 1)]);
 }
+
+#[tokio::test]
+async fn while_the_disk_is_nearly_full_nobody_appends_from_any_process_and_everybody_reads_and_trims() {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
+
+    use flywheel_log::{LogErrorKind, Position, ReadLimit, Record, Reserve, ReserveLimits, Space, Topic};
+    let free = Arc::new(AtomicU64::new(1000));
+    let seen = Arc::clone(&free);
+    let reserve = Reserve::new(ReserveLimits { share: 0.05, bytes: 0 })
+        .looking_every(Duration::ZERO)
+        .watching("log", move || Ok(Space { free: seen.load(Ordering::SeqCst), total: 1000 }));
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig { reserve: Some(Arc::new(reserve)), ..EmbeddedConfig::default() };
+    let log = EmbeddedLog::open(dir.path(), config).unwrap();
+    tokio::spawn(log.serve(&dir.path().join(SOCKET), CancellationToken::new()).unwrap());
+    let other = flywheel_log_embedded::open_or_connect(dir.path()).await.unwrap();
+    let topic = Topic::new("t");
+    let lane = topic.partition(0);
+    log.create_topic(&topic, 1).await.unwrap();
+    let first = log.append(&lane, vec![Record::new("k", "a")]).await.unwrap();
+    other.append(&lane, vec![Record::new("k", "b")]).await.unwrap();
+
+    free.store(49, Ordering::SeqCst);
+    for log in [&(Arc::clone(&log) as Arc<dyn EventLog>), &other] {
+        let error = log.append(&lane, vec![Record::new("k", "c")]).await.unwrap_err();
+        assert_eq!(error.kind(), LogErrorKind::Full, "{error}");
+        assert!(error.to_string().contains("nearly full"), "{error}");
+        assert_eq!(log.read(&lane, Position::Start, ReadLimit::default()).await.unwrap().len(), 2);
+    }
+    other.trim(&lane, first).await.unwrap();
+
+    free.store(57, Ordering::SeqCst);
+    other.append(&lane, vec![Record::new("k", "d")]).await.unwrap();
+    let left = log.read(&lane, Position::After(first), ReadLimit::default()).await.unwrap();
+    assert_eq!(left.iter().map(|record| &record.value[..]).collect::<Vec<_>>(), [b"b", b"d"]);
+}

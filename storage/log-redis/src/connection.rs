@@ -105,6 +105,10 @@ impl Connection {
     }
 
     pub fn durability(&self) -> Durability {
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("always-claims-fsynced") {
+            return Durability::Fsynced;
+        }
         self.persistence.read().durability()
     }
 

@@ -22,3 +22,9 @@ mod scripts;
 pub use config::{ConfigError, RedisConfig};
 pub use connection::Persistence;
 pub use redis_log::RedisLog;
+
+/// Whether `FLYWHEEL_BUG` names this fault, seeded to see that the tests find it; see `scripts/seeded-bugs.sh`.
+#[cfg(flywheel_bug)]
+fn seeded_bug(name: &str) -> bool {
+    std::env::var_os("FLYWHEEL_BUG").is_some_and(|awake| awake == name)
+}

@@ -8,6 +8,9 @@ pub enum LogErrorKind {
     Trimmed,
     /// The backend cannot be reached or is full; the outcome of an append is unknown.
     Unavailable,
+    /// The volume is nearly full, and what is left of it is kept for what is stored already: nothing was appended.
+    /// Records are taken again, without anything being done here, once there is room.
+    Full,
     /// Somebody else owns this now.
     Fenced,
     Conflict,
@@ -20,7 +23,7 @@ pub enum LogErrorKind {
 impl LogErrorKind {
     /// The single place that says what may be tried again.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Unavailable)
+        matches!(self, Self::Unavailable | Self::Full)
     }
 
     /// One word, for labels of metrics.
@@ -29,6 +32,7 @@ impl LogErrorKind {
             Self::NotFound => "not_found",
             Self::Trimmed => "trimmed",
             Self::Unavailable => "unavailable",
+            Self::Full => "full",
             Self::Fenced => "fenced",
             Self::Conflict => "conflict",
             Self::InvalidData => "invalid_data",

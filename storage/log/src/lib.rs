@@ -11,6 +11,7 @@ mod error;
 mod groups;
 mod memory;
 pub mod metrics;
+mod reserve;
 mod types;
 mod wrappers;
 
@@ -18,10 +19,11 @@ pub use batch::{MAX_BATCH_BYTES, RECORD_OVERHEAD, check_batch, take_within};
 pub use error::{LogError, LogErrorKind};
 pub use groups::{GroupOffsets, LocalGroups};
 pub use memory::MemoryLog;
+pub use reserve::{Reserve, ReserveLimits, Shut, Space};
 pub use types::{
     Bounds, Durability, Offset, Position, ReadLimit, Record, StoredRecord, Topic, TopicPartition, partition_of,
 };
-pub use wrappers::{FaultCounts, Faults, Faulty, Metered, Throttle, Throttled};
+pub use wrappers::{FaultCounts, Faults, Faulty, Metered, Reserved, Throttle, Throttled};
 
 use std::fmt;
 
@@ -51,7 +53,8 @@ pub trait EventLog: fmt::Debug + Send + Sync + 'static {
     /// Appends `records` in order and returns the offset of the last one.
     ///
     /// # Errors
-    /// `NotFound` for an unknown topic or partition, `InvalidData` for an empty or oversized batch (64 MiB).
+    /// `NotFound` for an unknown topic or partition, `InvalidData` for an empty or oversized batch (64 MiB), `Full` if nothing is taken
+    /// because the volume is nearly full.
     async fn append(&self, to: &TopicPartition, records: Vec<Record>) -> Result<Offset, LogError>;
 
     /// Returns records after `position`, oldest first, waiting up to `limit.max_wait` for the first.

@@ -24,3 +24,27 @@ pub fn get(url: &str) -> Result<(u16, String), Error> {
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| bad("no status"))?;
     Ok((status, body.to_owned()))
 }
+
+/// The status, head and body of what a POST of `body` to `url` is answered.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(url: &str, content_type: &str, body: &str) -> Result<(u16, String, String), Error> {
+    let bad = |what: &str| Error::new(ErrorKind::InvalidData, what.to_owned());
+    let rest = url.strip_prefix("http://").ok_or_else(|| bad("not an http URL"))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| bad("no end of headers"))?;
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| bad("no status"))?;
+    Ok((status, head.to_ascii_lowercase(), body.to_owned()))
+}

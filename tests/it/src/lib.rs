@@ -8,8 +8,10 @@ mod command;
 mod http;
 mod journal;
 mod looping;
+mod redis;
 
 pub use command::{Finished, command, flywheel, flywheel_reads, program, python, requires};
-pub use http::get;
+pub use http::{get, post};
 pub use journal::{Promises, promises};
 pub use looping::{Loop, Scratch, signal, wait_for};
+pub use redis::{Appender, Redis};

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// Longest wait for anything; a machine that builds beside the tests is slow.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A folder of a scenario; kept when the scenario fails, so that a person can look.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Drop for Scratch {
 /// Polls until `ready` gives something.
 ///
 /// # Panics
-/// If that takes longer than three minutes; `what` says what was waited for.
+/// If that takes longer than five minutes; `what` says what was waited for.
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -8,7 +8,9 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use flywheel_it::{Finished, Loop, Scratch, command, flywheel, flywheel_reads, get, program, python, wait_for};
+use flywheel_it::{
+    Finished, Loop, Scratch, command, flywheel, flywheel_reads, get, post, program, python, requires, wait_for,
+};
 use serde_json::{Value, json};
 
 /// A loop with a little play of its own and no trainer, and its address.
@@ -255,16 +257,7 @@ fn the_python_client_sends_to_a_running_loop_and_follows_its_champion() {
     let said = line(&mut names);
     assert!(said.starts_with("tank-ai-dqn@1: ") && said.contains(&sha256), "{said}");
 
-    // Another version with the same weights; cards are files of JSON.
-    let card = fs::read_dir(scratch.data().join("registry/models/tank-ai-dqn/versions"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|end| end == "json"))
-        .expect("the first card");
-    let mut second: Value = serde_json::from_slice(&fs::read(&card).unwrap()).unwrap();
-    second["version"] = json!(2);
-    let name = card.file_name().unwrap().to_str().unwrap().replacen('1', "2", 1);
-    fs::write(card.with_file_name(name), second.to_string()).unwrap();
+    second_version(&scratch);
     let promoted = flywheel(&program, &scratch.data(), &["model", "promote", "tank-ai-dqn@2"]);
     assert_eq!(promoted.code, Some(0), "{promoted:?}");
     assert!(line(&mut names).starts_with("tank-ai-dqn@2: "));
@@ -274,6 +267,79 @@ fn the_python_client_sends_to_a_running_loop_and_follows_its_champion() {
     assert!(follower.0.wait().unwrap().success());
 
     assert_eq!(seqs(&rows(&program, &scratch, "py-client", 101)), (0..=100).collect::<Vec<_>>());
+    the_books_balance(running, &program, &scratch);
+}
+
+/// A version 2 with the same weights as the first; cards are files of JSON.
+fn second_version(scratch: &Scratch) {
+    let card = fs::read_dir(scratch.data().join("registry/models/tank-ai-dqn/versions"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "json"))
+        .expect("the first card");
+    let mut second: Value = serde_json::from_slice(&fs::read(&card).unwrap()).unwrap();
+    second["version"] = json!(2);
+    let name = card.file_name().unwrap().to_str().unwrap().replacen('1', "2", 1);
+    fs::write(card.with_file_name(name), second.to_string()).unwrap();
+}
+
+/// The example of `clients/rust`, which cargo puts beside the tests.
+fn game_server() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.parent()?.parent()?.join("examples/game_server");
+    if program.is_file() {
+        return Some(program);
+    }
+    let how = "build it with `cargo build -p flywheel-client --examples`";
+    assert!(!requires("programs"), "{} is not there; {how}", program.display());
+    eprintln!("SKIPPED: {} is not there; {how}", program.display());
+    None
+}
+
+#[test]
+fn a_game_server_in_rust_decides_with_the_champion_and_its_games_become_transitions_once() {
+    let (Some(program), Some(server)) = (program(), game_server()) else { return };
+    let scratch = Scratch::new("server");
+    let (running, url) = loop_with_doors(&program, &scratch);
+    let play = |name: &str| -> (u64, String) {
+        let mut command = Command::new(&server);
+        let played: Finished = command.args([&url, "1", name]).env("TMPDIR", scratch.path()).output().unwrap().into();
+        assert_eq!((played.code, played.stderr.as_str()), (Some(0), ""), "{played:?}");
+        let word = |before: &str| {
+            let (_, rest) = played.stdout.split_once(before).unwrap_or_else(|| panic!("{played:?}"));
+            rest.split([' ', ';']).next().expect("there is a first word").to_owned()
+        };
+        // The embedded log syncs before it answers.
+        assert!(played.stdout.contains("(Fsynced)"), "{played:?}");
+        (word("last seq ").parse().unwrap(), word("played by "))
+    };
+    let (last, by) = play("rs-a");
+    assert_eq!(by, "tank-ai-dqn@1");
+    second_version(&scratch);
+    let promoted = flywheel(&program, &scratch.data(), &["model", "promote", "tank-ai-dqn@2"]);
+    assert_eq!(promoted.code, Some(0), "{promoted:?}");
+    let (_, by) = play("rs-b");
+    assert_eq!(by, "tank-ai-dqn@2");
+
+    let rows = rows(&program, &scratch, "rs-a-0", last as usize + 1);
+    assert_eq!(seqs(&rows), (0..=last).collect::<Vec<_>>());
+    let decided = rows.iter().filter(|row| row["kind"] == "tank.transition" && row["model"] == "tank-ai-dqn@1");
+    assert!(decided.count() > 0);
+    let mut later = 0;
+    wait_for("episodes of both games", || {
+        // A game closes at a later record of its partition, and the loop's one game may lie in the other partition.
+        later += 1;
+        let sent = post(&format!("{url}/v1/events"), "application/x-ndjson", &lines(&format!("later-{later}"), [0]));
+        assert_eq!(sent.expect("the door answers").0, 200);
+        let scan = ["table", "scan", "episodes", "--json", "-n", "1000000"];
+        let scanned = flywheel(&program, &scratch.data(), &scan).stdout;
+        let whole = |game: &str| {
+            scanned
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).expect("rows are JSON lines"))
+                .any(|row| row["game_id"] == game && row["incomplete"] != json!(true))
+        };
+        (whole("rs-a-0") && whole("rs-b-0")).then_some(())
+    });
     the_books_balance(running, &program, &scratch);
 }
 

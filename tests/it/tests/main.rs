@@ -2,8 +2,12 @@
 
 mod bad_input;
 mod commands;
+mod dead_letters;
+mod degraded;
 mod doors;
 mod kill_loop;
 mod restart;
+mod scale_out;
+mod torture;
 mod watched;
 mod whole_loop;

@@ -62,8 +62,8 @@ fn a_run_of_some_seconds_closes_its_books_writes_its_report_and_others_read_its_
 fn the_readers_of_the_readme_read_it(scratch: &Scratch) {
     let Some(python) = python() else { return };
     let readme = include_str!("../../../README.md");
-    let code =
-        readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("Python in the README");
+    let data = readme.split("\n## Your data\n").nth(1).expect("the section `Your data` in the README");
+    let code = data.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("Python in it");
     let output = Command::new(python).args(["-c", code]).current_dir(scratch.path()).output().expect("Python starts");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -51,7 +51,17 @@ class Spool:
                 done = int(note.read())
         except (OSError, ValueError):
             done = 0
-        self._done = done if 0 <= done <= self._size else 0
+        self._done = done
+        if not self._ends_a_line(done):
+            # A note of another file. It must not be believed later either, when this file has grown.
+            self._done = 0
+            self._note()
+
+    def _ends_a_line(self, at: int) -> bool:
+        if at <= 0 or at > self._size:
+            return at == 0
+        self._file.seek(at - 1)
+        return self._file.read(1) == b"\n"
 
     @property
     def pending_bytes(self) -> int:
@@ -102,10 +112,17 @@ class Spool:
     def drop(self, lines: List[bytes]) -> None:
         """The front `lines` are acknowledged."""
         self._done += sum(len(line) + 1 for line in lines)
-        if self._done == self._size:
-            # The file first: a note of more bytes than the file has is not believed.
+        emptied = self._done == self._size
+        if emptied:
+            self._done = 0
+        # The note first: if the process dies between the two, all of it is sent again. The other way round, a note of an
+        # earlier file could be believed of a later one.
+        self._note()
+        if emptied:
             self._file.truncate(0)
-            self._size = self._done = 0
+            self._size = 0
+
+    def _note(self) -> None:
         part = self._path + ".done.part"
         with open(part, "w", encoding="ascii") as note:
             note.write(str(self._done))

@@ -57,6 +57,14 @@ export interface Decisions {
   p99_us: number | null;
 }
 
+export interface Degraded {
+  /** `log`, `store`, `catalog` or `disk`. */
+  what: string;
+  since_ms: number;
+  why: string;
+  meanwhile: string;
+}
+
 export interface LoopStatus {
   version: string;
   started_at_ms: number;
@@ -65,6 +73,8 @@ export interface LoopStatus {
   run_for_seconds: number | null;
   device: string;
   stages: StageStatus[];
+  /** What the loop does without for now. */
+  degraded: Degraded[];
   champion: Champion | null;
   candidate: Candidate | null;
   last_swap: SwapPoint | null;

@@ -10,9 +10,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use flywheel_control::{
-    AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, FrameMaker, GameFrame, GameInfo,
-    GameWatch, History, HistoryKeeper, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo, OpponentScore,
-    Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, install_metrics, router, serve,
+    AliasInfo, AliasMove, Champion, ControlConfig, ControlError, ControlErrorKind, Degraded, FrameMaker, GameFrame,
+    GameInfo, GameWatch, History, HistoryKeeper, Lack, LatencyPoint, LoopStatus, LoopView, LossPoint, ModelInfo,
+    OpponentScore, Promote, Rollback, Stage, StageStatus, SwapPoint, Tiles, Verdict, Weights, install_metrics, router,
+    serve,
 };
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -91,6 +92,7 @@ impl LoopView for FakeLoop {
             scores: vec![OpponentScore { opponent: "hunter".into(), games: 40, score: 0.625 }],
             rating: None,
         });
+        status.degraded.push(Degraded::new(Lack::Store, 31_000, "putting `x`: <b>refused</b>"));
         status.count("events_acknowledged", 12.0);
         status
     }
@@ -133,6 +135,14 @@ impl LoopView for FakeLoop {
         let card = ModelInfo { version, ..self.models().await?.remove(0) };
         let (name, alias) = (format!("{base_key}@{version}"), alias.to_owned());
         Ok(AliasInfo { name, alias, revision, moved_at_ms: 5, reason: "better".to_owned(), card })
+    }
+
+    async fn weights(&self, base_key: &str, version: u64) -> Result<Weights, ControlError> {
+        if (base_key, version) != ("tank-ai-dqn", 3) {
+            return Err(ControlError::new(ControlErrorKind::NotFound, "reading weights", "there is no such version"));
+        }
+        // More than the buffers of a connection take.
+        Ok(Weights { sha256: "00".into(), bytes: Bytes::from(vec![7; 32 << 20]) })
     }
 
     async fn promote(&self, base_key: &str, request: Promote) -> Result<AliasMove, ControlError> {
@@ -551,6 +561,9 @@ async fn metrics_have_every_stage_and_buckets_for_every_histogram() {
         assert!(text.contains(&format!(r#"flywheel_stage_state{{stage="{stage}",state="#)), "{stage}\n{text}");
     }
     assert!(text.contains(r#"flywheel_stage_state{stage="play",state="running"} 1"#));
+    for (what, on) in [("store", 1), ("log", 0), ("catalog", 0), ("disk", 0)] {
+        assert!(text.contains(&format!("flywheel_loop_degraded{{what=\"{what}\"}} {on}")), "{what}\n{text}");
+    }
     assert!(text.contains(r#"flywheel_decision_seconds_bucket{le="0.00025"} 1"#), "{text}");
     assert!(text.contains(r#"flywheel_sink_rows_bucket{le="1024"} 1"#));
     assert!(!text.contains("quantile="), "a histogram without buckets");

@@ -56,3 +56,45 @@ async fn a_refused_move_says_what_why_and_what_to_do() {
     assert_eq!(server.ask("POST", path, &[], &" ".repeat(20_000)).await.status, 413);
     assert!(server.view.moved.lock().is_empty());
 }
+
+#[tokio::test]
+async fn the_weights_of_a_version_are_handed_out_once_and_only_so_many_at_a_time() {
+    let server = Running::start(ControlConfig { stub_page: true, weights_max: 2, ..ControlConfig::default() }).await;
+    let path = "/v1/models/tank-ai-dqn/versions/3/weights";
+    let first = server.get(path).await;
+    assert_eq!((first.status, first.body.len(), first.header("etag")), (200, 32 << 20, Some("\"00\"")));
+    assert!(first.body.iter().all(|&byte| byte == 7));
+    assert_eq!(first.header("content-type"), Some("application/octet-stream"));
+    assert!(first.header("cache-control").unwrap().contains("immutable"));
+    let again = server.ask("GET", path, &[("if-none-match", "\"00\"")], "").await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    for (path, status) in [
+        ("/v1/models/tank-ai-dqn/versions/4/weights", 404),
+        ("/v1/models/other/versions/3/weights", 404),
+        ("/v1/models/no%20such/versions/3/weights", 422),
+        ("/v1/models/tank-ai-dqn/versions/three/weights", 400),
+    ] {
+        assert_eq!(server.get(path).await.status, status, "{path}");
+    }
+
+    // Two readers who read the head and then nothing hold the two places, until they go.
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        slow.push(stream);
+    }
+    let refused = server.get(path).await;
+    assert_eq!((refused.status, refused.header("content-type")), (503, Some("application/problem+json")));
+    drop(slow);
+    loop {
+        match server.get(path).await.status {
+            503 => tokio::task::yield_now().await,
+            status => break assert_eq!(status, 200),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Every row of what the doors promise, over real HTTP on loopback.
 
 mod bounds;
+mod disk;
 mod formats;
 mod schemas;
 mod sequence;

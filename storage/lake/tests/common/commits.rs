@@ -274,6 +274,104 @@ async fn checkpoints(store: &Arc<dyn object_store::ObjectStore>) -> usize {
     all.iter().filter(|object| object.location.as_ref().ends_with(".checkpoint.parquet")).count()
 }
 
+const FENCE: &str = "fence/land/t/0";
+
+fn fenced(from: Option<i64>, to: i64, number: i64) -> [Advance; 2] {
+    [Advance::new(APP, from, to), Advance::fence(FENCE, number)]
+}
+
+pub async fn a_writer_behind_the_fence_is_refused_and_leaves_the_table_as_it_was(fresh: Fresh<'_>) {
+    let store = fresh();
+    let (zombie, heir) = (events(&lake_on(&store)), events(&lake_on(&store)));
+    zombie.claim(&[(FENCE.to_owned(), 0)]).await.unwrap();
+    zombie.append_from(vec![rows("g", 0, 5, NOON)], &fenced(None, 4, 1)).await.unwrap();
+    // The lease moves; the heir claims before it reads where the table stands.
+    let seen = heir.fences(&[FENCE.to_owned()]).await.unwrap();
+    heir.claim(&[(FENCE.to_owned(), seen[0])]).await.unwrap();
+    let before = heir.version().await.unwrap();
+    // The position is where the zombie believes: without the fence its rows would go in.
+    assert_eq!(heir.position(APP).await.unwrap(), Some(4));
+    let error = zombie.append_from(vec![rows("g", 5, 9, NOON)], &fenced(Some(4), 8, 1)).await.unwrap_err();
+    assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}");
+    // Also when the position says that all of it is there already, and when there are no rows at all.
+    for advances in [fenced(None, 4, 1), fenced(Some(4), 8, 1)] {
+        let error = zombie.append_from(Vec::new(), &advances).await.unwrap_err();
+        assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}");
+    }
+    assert_eq!((heir.version().await.unwrap(), contents(&heir).await), (before, expected("g", 0, 5)));
+    heir.append_from(vec![rows("g", 5, 12, NOON)], &fenced(Some(4), 11, 2)).await.unwrap();
+    assert_eq!(contents(&zombie).await, expected("g", 0, 12));
+    // A fence that nobody claimed admits nobody.
+    let error = heir.append_from(Vec::new(), &[Advance::fence("fence/land/t/1", 1)]).await.unwrap_err();
+    assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}");
+}
+
+pub async fn of_many_that_claim_the_same_number_one_gets_it_and_numbers_only_rise(fresh: Fresh<'_>) {
+    let store = fresh();
+    let mut claimants = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let table = events(&lake_on(&store));
+        claimants.spawn(async move {
+            let mut got = Vec::new();
+            while got.len() < 10 {
+                let seen = table.fences(&[FENCE.to_owned()]).await.unwrap()[0];
+                match table.claim(&[(FENCE.to_owned(), seen)]).await {
+                    Ok(()) => got.push(seen + 1),
+                    Err(error) => assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}"),
+                }
+            }
+            assert!(got.is_sorted());
+            got
+        });
+    }
+    let mut all = claimants.join_all().await.concat();
+    all.sort_unstable();
+    assert_eq!(all, (1..=40).collect::<Vec<i64>>());
+}
+
+pub async fn a_fence_claimed_in_one_table_is_raised_in_another_and_never_lowered(fresh: Fresh<'_>) {
+    let table = events(&lake_on(&fresh()));
+    let fence = |number| [(FENCE.to_owned(), number)];
+    table.raise(&fence(3)).await.unwrap();
+    let version = table.version().await.unwrap();
+    table.raise(&fence(3)).await.unwrap();
+    assert_eq!(table.version().await.unwrap(), version, "what stands there already takes no commit");
+    table.raise(&fence(7)).await.unwrap();
+    let error = table.raise(&fence(5)).await.unwrap_err();
+    assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}");
+    assert_eq!(table.fences(&[FENCE.to_owned()]).await.unwrap(), [7]);
+}
+
+/// The zombie's put is under way when the heir claims: whoever of the two gets the number first, no row is doubled, and
+/// what the zombie puts after the claim is refused.
+pub async fn a_commit_that_races_a_claim_is_before_it_or_refused(fresh: Fresh<'_>) {
+    let (mut landed, mut refused) = (0, 0);
+    for round in 0..24 {
+        let store = fresh();
+        let (zombie, heir) = (events(&lake_on(&store)), events(&lake_on(&store)));
+        zombie.claim(&[(FENCE.to_owned(), 0)]).await.unwrap();
+        let zombies = tokio::spawn(async move {
+            for _ in 0..round % 4 {
+                tokio::task::yield_now().await;
+            }
+            zombie.append_from(vec![rows("g", 0, 5, NOON)], &fenced(None, 4, 1)).await
+        });
+        heir.claim(&[(FENCE.to_owned(), 1)]).await.unwrap();
+        let from = heir.position(APP).await.unwrap();
+        let first = from.map_or(0, |from| from as u64 + 1);
+        heir.append_from(vec![rows("g", first, 9, NOON)], &fenced(from, 8, 2)).await.unwrap();
+        match zombies.await.unwrap() {
+            Ok(_) => landed += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), LakeErrorKind::Fenced, "{error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(contents(&heir).await, expected("g", 0, 9), "round {round}");
+    }
+    assert_eq!(landed + refused, 24);
+}
+
 /// Hands the names of all cases to `$run`.
 macro_rules! commit_cases {
     ($run:ident) => {
@@ -283,6 +381,10 @@ macro_rules! commit_cases {
             one_reached_position_of_two_is_no_reason_to_skip_the_other,
             writers_of_several_processes_lose_and_double_nothing,
             two_writers_of_one_position_add_each_row_once,
+            a_writer_behind_the_fence_is_refused_and_leaves_the_table_as_it_was,
+            of_many_that_claim_the_same_number_one_gets_it_and_numbers_only_rise,
+            a_fence_claimed_in_one_table_is_raised_in_another_and_never_lowered,
+            a_commit_that_races_a_claim_is_before_it_or_refused,
             a_crash_at_any_operation_of_the_store_loses_and_doubles_nothing,
             a_store_that_forgets_to_answer_costs_retries_and_no_rows,
             two_creators_make_one_table,

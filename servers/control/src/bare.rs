@@ -1,0 +1,40 @@
+//! What a process without a page shows: its metrics, and whether it lives.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::healthz;
+use crate::{Problem, guard, metrics};
+
+struct Bare {
+    metrics: PrometheusHandle,
+    stop: CancellationToken,
+}
+
+/// `/metrics`, `/healthz` and `/readyz`, for a process that has nothing else to show. Must be called on a Tokio runtime.
+pub fn metrics_router(metrics: PrometheusHandle, stop: CancellationToken) -> Router {
+    tokio::spawn(metrics::upkeep(metrics.clone(), stop.clone()));
+    Router::new()
+        .route("/metrics", get(render))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(Arc::new(Bare { metrics, stop }))
+        .layer(from_fn_with_state(guard::Names::new(Vec::new()), guard::check))
+        .layer(from_fn(guard::headers))
+}
+
+async fn render(State(bare): State<Arc<Bare>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], bare.metrics.render()).into_response()
+}
+
+async fn readyz(State(bare): State<Arc<Bare>>) -> Result<&'static str, Problem> {
+    if bare.stop.is_cancelled() { Err(Problem::unavailable("the process is draining")) } else { Ok("ready\n") }
+}

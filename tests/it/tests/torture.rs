@@ -1,0 +1,96 @@
+//! `flywheel torture`, in the short form that every change passes; `make torture` is the long one.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use flywheel_it::{Finished, Scratch, flywheel, program, requires};
+use serde_json::Value;
+
+fn torture(program: &Path, scratch: &Scratch, words: &[&str]) -> (Finished, Value) {
+    let folder = scratch.path().join("torture");
+    let common = ["torture", "--json", "--quiet", "--patience", "120", "--rate", "6000", "--folder"];
+    let said = flywheel(program, &scratch.data(), &[&common[..], &[folder.to_str().expect("UTF-8")], words].concat());
+    let report: Value =
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("no report ({error}): {said:?}"));
+    println!("{}", report);
+    (said, report)
+}
+
+#[test]
+fn kills_beside_a_log_and_a_store_that_fail_lose_double_and_disorder_nothing() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("torture-faults");
+    let ended = torture(&program, &scratch, &["--kills", "6", "--faults"]);
+    all_is_well(&ended);
+    assert!(ended.1["refused"].as_u64() > Some(0), "no fault was ever seen: {}", ended.1);
+}
+
+/// Whether the library for power cuts lies beside the program.
+fn can_cut(program: &Path) -> bool {
+    let shim = program.with_file_name("libflywheel_powercut.so");
+    assert!(shim.is_file() || !requires("programs"), "{} is not there", shim.display());
+    if !shim.is_file() {
+        eprintln!("SKIPPED: {} is not there; `cargo build -p flywheel-powercut` makes it", shim.display());
+    }
+    shim.is_file()
+}
+
+fn has_redis() -> bool {
+    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(found || !requires("redis"), "FLYWHEEL_REQUIRE names redis and `redis-server` is not installed");
+    if !found {
+        eprintln!("SKIPPED: `redis-server` is not installed (apt-get install redis-server)");
+    }
+    found
+}
+
+fn all_is_well((said, report): &(Finished, Value)) {
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(report["durability"], "fsynced", "{report}");
+    assert!(report["acknowledged"].as_u64() > Some(1000), "next to nothing was sent: {report}");
+    assert_eq!(report["acknowledged"], report["in_table"], "{report}");
+}
+
+#[test]
+fn kills_of_the_doors_lose_double_and_disorder_nothing() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("torture-kills");
+    let ended = torture(&program, &scratch, &["--kills", "10"]);
+    all_is_well(&ended);
+    let report = &ended.1;
+    assert_eq!((&report["kills"], &report["cuts"]), (&10.into(), &0.into()));
+    for what in ["retries", "duplicates"] {
+        assert!(report[what].as_u64() > Some(0), "no {what}, so nothing was tried: {report}");
+    }
+}
+
+#[test]
+fn power_cuts_of_the_embedded_log_lose_nothing_acknowledged() {
+    let Some(program) = program().filter(|program| can_cut(program)) else { return };
+    let scratch = Scratch::new("torture-cuts");
+    let ended = torture(&program, &scratch, &["--kills", "0", "--cuts", "6"]);
+    all_is_well(&ended);
+    assert!(ended.1["undone"]["bytes"].as_u64() > Some(0), "the cuts took nothing back: {}", ended.1);
+}
+
+#[test]
+fn power_cuts_under_a_redis_that_always_syncs_lose_nothing_acknowledged() {
+    let Some(program) = program().filter(|program| can_cut(program) && has_redis()) else { return };
+    let scratch = Scratch::new("torture-redis");
+    let ended = torture(&program, &scratch, &["--log", "redis", "--kills", "2", "--cuts", "5"]);
+    all_is_well(&ended);
+}
+
+#[test]
+fn power_cuts_under_a_redis_that_syncs_now_and_then_are_seen_to_lose_what_was_promised_as_memory() {
+    let Some(program) = program().filter(|program| can_cut(program) && has_redis()) else { return };
+    let scratch = Scratch::new("torture-everysec");
+    let (said, report) = torture(&program, &scratch, &["--log", "redis:everysec", "--kills", "0", "--cuts", "6"]);
+    assert_eq!(said.code, Some(7), "{said:?}");
+    assert_eq!(report["durability"], "memory", "{report}");
+    assert_eq!(report["lost"]["durable"], 0, "{report}");
+    assert!(report["lost"]["memory"].as_u64() > Some(0), "the test does not see a loss that is there: {report}");
+}

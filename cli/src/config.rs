@@ -14,7 +14,7 @@ use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
 };
-use flywheel_backends::StoreConfig;
+use flywheel_backends::{CatalogConfig, StoreConfig};
 use flywheel_judge::{LiveConfig, TrialConfig};
 use flywheel_tank::{RewardWeights, TankConfig};
 use schemars::JsonSchema;
@@ -40,6 +40,8 @@ pub struct Config {
     pub ingest: IngestSettings,
     /// Where tables and models lie.
     pub store: StoreConfig,
+    /// Where runs are kept.
+    pub catalog: CatalogConfig,
     /// Live games.
     pub play: PlayConfig,
     /// Headless self-play beside the live games.
@@ -60,6 +62,7 @@ impl Default for Config {
             stream: StreamConfig::default(),
             ingest: IngestSettings::default(),
             store: StoreConfig::default(),
+            catalog: CatalogConfig::default(),
             play: PlayConfig::default(),
             farm: FarmSettings::default(),
             agent: AgentSettings::default(),
@@ -335,6 +338,7 @@ impl Config {
         }
         problems.extend(self.ingest.problems());
         problems.extend(self.store.problems());
+        problems.extend(self.catalog.problems());
         if self.play.opponents.is_empty() {
             problems.push("play.opponents is empty".to_owned());
         }

@@ -32,7 +32,12 @@ pub fn experience(system: System) -> Option<Box<dyn Experience>> {
 
 /// Where a configuration's backends are.
 pub fn urls(config: &Config) -> BackendUrls {
-    BackendUrls { log: config.stream.url.clone(), data: config.data.clone(), store: config.store.clone() }
+    BackendUrls {
+        log: config.stream.url.clone(),
+        data: config.data.clone(),
+        store: config.store.clone(),
+        catalog: config.catalog.clone(),
+    }
 }
 
 /// The backends of a data folder that is there, shared with a running loop.

@@ -46,6 +46,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
             checks.push(ok("configuration", "fits"));
             data(&config, &mut checks).await;
             checks.push(store(&config).await);
+            checks.push(catalog(&config).await);
             ports(&config, &mut checks);
             checks.push(trainer(&config));
         }
@@ -155,6 +156,27 @@ async fn store(config: &Config) -> Check {
             Some(why) => failed(why, "`flywheel up` refuses it; take another store"),
             None => ok("store", format!("{bucket} keeps rows exactly once ({rounds} races of {writers} writers)")),
         },
+    }
+}
+
+async fn catalog(config: &Config) -> Check {
+    if config.catalog.is_local() && !config.data.exists() {
+        return ok("catalog", "a file in the data folder; `flywheel up` makes it");
+    }
+    let failed = |why: String| bad("catalog", State::Failed, why, "correct the setting that is named");
+    let found = match crate::systems::urls(config).open_catalog().await {
+        Ok(catalog) => catalog.described().await,
+        Err(error) => return failed(format!("{error:#}")),
+    };
+    match found {
+        Err(error) => failed(error.to_string()),
+        Ok(found) if found.risks.is_empty() => ok("catalog", format!("{}, {}", config.catalog.shown(), found.server)),
+        Ok(found) => bad(
+            "catalog",
+            State::Warning,
+            format!("{}, {}: {}", config.catalog.shown(), found.server, found.risks.join("; ")),
+            "a change that is lost can undo a lease or a checkpoint's name",
+        ),
     }
 }
 

@@ -30,8 +30,8 @@ pub enum Command {
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let config = Config::load(global)?;
-    let data = crate::data::DataDir::open(&config.data)?;
-    let catalog = flywheel_backends::open_catalog(data.root()).await?;
+    crate::data::DataDir::open(&config.data)?;
+    let catalog = crate::systems::urls(&config).open_catalog().await?;
     let runs = catalog.runs();
     match command {
         Command::Ls => {

@@ -90,6 +90,9 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
         if !config.store.is_local() {
             crate::output::note!("tables and models in {}", config.store.url);
         }
+        if !config.catalog.is_local() {
+            crate::output::note!("runs in {}", config.catalog.shown());
+        }
     }
     let lines = line::StatusLine::new(options.quiet);
     let deadline = options.run_for.map(|time| started + time);

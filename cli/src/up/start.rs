@@ -464,6 +464,7 @@ fn trainer_command(
     let mut arguments: Vec<String> = [
         ("data", data.root().display().to_string()),
         ("log", config.stream.url.clone()),
+        ("catalog", config.catalog.url.clone()),
         ("base-key", base.to_string()),
         ("run", run.to_string()),
         ("seed", config.up.seed.to_string()),

@@ -58,7 +58,7 @@ impl From<CatalogError> for JobError {
         match error.kind() {
             CatalogErrorKind::Fenced => Self::Lost,
             CatalogErrorKind::Unavailable => Self::interrupted(error),
-            CatalogErrorKind::NotFound | CatalogErrorKind::Conflict => Self::failed(error),
+            CatalogErrorKind::NotFound | CatalogErrorKind::Conflict | CatalogErrorKind::Setting => Self::failed(error),
         }
     }
 }

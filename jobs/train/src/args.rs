@@ -48,6 +48,9 @@ pub(crate) struct TrainArgs {
     /// The event log.
     #[arg(long, value_name = "URL", default_value = "embedded:")]
     pub(crate) log: String,
+    /// Where runs are kept: `sqlite:` is a file in the data folder; else `postgres://…`.
+    #[arg(long, value_name = "URL", default_value = "sqlite:")]
+    pub(crate) catalog: String,
     /// The run to work on; a stopped or killed one goes on from its checkpoint. Made if it is not there.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<String>,

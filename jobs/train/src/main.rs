@@ -10,7 +10,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use flywheel_backends::{BackendUrls, Backends};
+use flywheel_backends::{BackendUrls, Backends, CatalogConfig};
 use flywheel_catalog::Run;
 use flywheel_events::System;
 use flywheel_game_api::Experience;
@@ -121,7 +121,12 @@ async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Ex
     checked(&given)?;
     // The device first: a wrong one should be said before anything is waited for.
     flywheel_torch::open_device(given.device)?;
-    let urls = BackendUrls { log: args.log.clone(), data: args.data.clone(), store: args.store() };
+    let urls = BackendUrls {
+        log: args.log.clone(),
+        data: args.data.clone(),
+        store: args.store(),
+        catalog: CatalogConfig { url: args.catalog.clone() },
+    };
     let backends = Backends::connect(&urls).await?;
     let runs = backends.catalog.runs();
     let worker = Worker::new(

@@ -3,8 +3,10 @@
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
 //! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
-//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]).
+//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]); runs in a file there, or in
+//! PostgreSQL ([`CatalogConfig`]).
 
+mod catalog;
 mod claim;
 mod credentials;
 mod explained;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claim::{Claims, LogName};
 pub use crate::{
+    catalog::CatalogConfig,
     claim::OtherLog,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
@@ -51,6 +54,8 @@ pub struct BackendUrls {
     pub data: PathBuf,
     /// Where tables and models lie.
     pub store: StoreConfig,
+    /// Where runs are kept.
+    pub catalog: CatalogConfig,
 }
 
 impl BackendUrls {
@@ -117,6 +122,14 @@ impl BackendUrls {
             Some(bucket) => bucket.reach().await.map(|()| bucket.registry(hints)),
             None => open_registry(&self.data, hints),
         }
+    }
+
+    /// The runs.
+    ///
+    /// # Errors
+    /// If the database cannot be opened or migrated.
+    pub async fn open_catalog(&self) -> anyhow::Result<Catalog> {
+        self.catalog.open(&self.data).await
     }
 
     /// Folder of the embedded log.
@@ -216,7 +229,7 @@ impl Backends {
             }
             None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
         };
-        Ok(Self { log, lake, registry, catalog: open_catalog(&urls.data).await? })
+        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await? })
     }
 }
 
@@ -294,8 +307,7 @@ pub fn open_registry(data: &Path, hints: Option<Arc<dyn EventLog>>) -> anyhow::R
 /// # Errors
 /// If the database cannot be opened or migrated.
 pub async fn open_catalog(data: &Path) -> anyhow::Result<Catalog> {
-    let file = data.join("catalog.sqlite");
-    Catalog::open(&file).await.with_context(|| format!("opening the catalog `{}`", file.display()))
+    CatalogConfig::default().open(data).await
 }
 
 fn make(folder: PathBuf) -> anyhow::Result<PathBuf> {
@@ -312,6 +324,7 @@ mod tests {
             log: log.to_owned(),
             data: std::env::temp_dir(),
             store: StoreConfig::default(),
+            catalog: CatalogConfig::default(),
         })
         .await
         .unwrap_err();

@@ -6,6 +6,8 @@ pub enum CatalogErrorKind {
     Conflict,
     /// The run has been leased to somebody else since.
     Fenced,
+    /// A setting is wrong: the address, the user, the password, the database.
+    Setting,
     Unavailable,
 }
 

@@ -9,9 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 
-use crate::{CatalogError, CatalogErrorKind};
+use crate::{CatalogError, CatalogErrorKind, database::Database};
 
 /// Milliseconds since 1970-01-01 UTC.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -145,7 +144,7 @@ pub struct RunFilter {
 /// The table of runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Runs {
-    pool: SqlitePool,
+    database: Database,
     clock: Clock,
 }
 
@@ -155,21 +154,37 @@ impl fmt::Debug for Runs {
     }
 }
 
-fn run_of(row: &SqliteRow) -> Run {
+/// A row as it is stored.
+pub(crate) struct Columns {
+    pub id: String,
+    pub kind: String,
+    pub spec: String,
+    pub state: String,
+    pub lease_owner: Option<String>,
+    pub lease_until_ms: Option<i64>,
+    pub fence: i64,
+    pub checkpoint: Option<String>,
+    pub progress: String,
+    pub error: Option<String>,
+    pub created_at_ms: i64,
+    pub updated_at_ms: i64,
+}
+
+pub(crate) fn run_of(row: Columns) -> Run {
     let json = |text: String| serde_json::from_str(&text).unwrap_or(Value::Null);
     Run {
-        id: RunId(row.get("id")),
-        kind: row.get("kind"),
-        spec: json(row.get("spec")),
-        state: RunState::parse(row.get("state")),
-        lease_owner: row.get("lease_owner"),
-        lease_until_ms: row.get("lease_until_ms"),
-        fence: row.get("fence"),
-        checkpoint: row.get("checkpoint"),
-        progress: json(row.get("progress")),
-        error: row.get("error"),
-        created_at_ms: row.get("created_at_ms"),
-        updated_at_ms: row.get("updated_at_ms"),
+        id: RunId(row.id),
+        kind: row.kind,
+        spec: json(row.spec),
+        state: RunState::parse(&row.state),
+        lease_owner: row.lease_owner,
+        lease_until_ms: row.lease_until_ms,
+        fence: row.fence,
+        checkpoint: row.checkpoint,
+        progress: json(row.progress),
+        error: row.error,
+        created_at_ms: row.created_at_ms,
+        updated_at_ms: row.updated_at_ms,
     }
 }
 
@@ -178,9 +193,34 @@ fn failed(operation: &'static str, target: impl fmt::Display) -> impl FnOnce(sql
     move |error| CatalogError::new(CatalogErrorKind::Unavailable, operation, target, error)
 }
 
+/// PostgreSQL has no NUL in a text; a text that came from elsewhere must not fail the run for it.
+fn without_nul(text: impl Into<String>) -> String {
+    let text = text.into();
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
+/// A lease that begins now: `$1` owner, `$2` until, `$3` now.
+const LEASE: &str = "UPDATE runs SET state = CASE state WHEN 'stopping' THEN 'stopping' ELSE 'running' END, \
+                     lease_owner = $1, lease_until_ms = $2, fence = fence + 1, error = NULL, updated_at_ms = $3";
+/// Runs that a worker may take at `$3`.
+const FREE: &str = "(state = 'queued' OR (state IN ('running', 'stopping') \
+                    AND (lease_until_ms IS NULL OR lease_until_ms <= $3)))";
+
 impl Runs {
-    pub(crate) fn new(pool: SqlitePool, clock: Clock) -> Self {
-        Self { pool, clock }
+    pub(crate) fn new(database: Database, clock: Clock) -> Self {
+        Self { database, clock }
+    }
+
+    /// The first row that a statement returns.
+    async fn first(
+        &self,
+        operation: &'static str,
+        target: impl fmt::Display,
+        statement: impl Into<String>,
+        values: Vec<crate::database::Value>,
+    ) -> Result<Option<Run>, CatalogError> {
+        let runs = self.database.runs(statement.into(), values).await.map_err(failed(operation, target))?;
+        Ok(runs.into_iter().next())
     }
 
     /// Queues a run.
@@ -189,32 +229,19 @@ impl Runs {
     /// If the database cannot be written.
     pub async fn create(&self, kind: &str, spec: &Value) -> Result<RunId, CatalogError> {
         let id = format!("{kind}-{}", uuid::Uuid::now_v7().simple());
-        let now = (self.clock)();
-        sqlx::query(
-            "INSERT INTO runs (id, kind, spec, state, created_at_ms, updated_at_ms) VALUES (?, ?, ?, 'queued', ?, ?)",
-        )
-        .bind(&id)
-        .bind(kind)
-        .bind(spec.to_string())
-        .bind(now)
-        .bind(now)
-        .execute(&self.pool)
-        .await
-        .map_err(failed("creating a run of", kind))?;
+        let statement = "INSERT INTO runs (id, kind, spec, state, created_at_ms, updated_at_ms) \
+                         VALUES ($1, $2, $3, 'queued', $4, $4) RETURNING *";
+        let values = vec![id.as_str().into(), kind.into(), spec.to_string().into(), (self.clock)().into()];
+        self.first("creating a run of", kind, statement, values).await?;
         Ok(RunId(id))
     }
 
     /// # Errors
     /// `NotFound` if there is no such run.
     pub async fn get(&self, id: &RunId) -> Result<Run, CatalogError> {
-        let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
-            .bind(id.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("reading run", id))?;
-        row.as_ref()
-            .map(run_of)
-            .ok_or_else(|| CatalogError::new(CatalogErrorKind::NotFound, "reading run", id, "there is no such run"))
+        const OPERATION: &str = "reading run";
+        let run = self.first(OPERATION, id, "SELECT * FROM runs WHERE id = $1", vec![id.as_str().into()]).await?;
+        run.ok_or_else(|| CatalogError::new(CatalogErrorKind::NotFound, OPERATION, id, "there is no such run"))
     }
 
     /// Newest first.
@@ -222,15 +249,12 @@ impl Runs {
     /// # Errors
     /// If the database cannot be read.
     pub async fn list(&self, filter: RunFilter) -> Result<Vec<Run>, CatalogError> {
-        let rows = sqlx::query(
-            "SELECT * FROM runs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR state = ?2) ORDER BY created_at_ms DESC, id DESC LIMIT 1000",
-        )
-        .bind(filter.kind)
-        .bind(filter.state.map(RunState::as_str))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("listing", "runs"))?;
-        Ok(rows.iter().map(run_of).collect())
+        // The casts tell PostgreSQL what an absent value would be.
+        let statement = "SELECT * FROM runs WHERE (CAST($1 AS TEXT) IS NULL OR kind = $1) \
+                         AND (CAST($2 AS TEXT) IS NULL OR state = $2) ORDER BY created_at_ms DESC, id DESC LIMIT 1000";
+        let state = filter.state.map(|state| state.as_str().to_owned());
+        let values = vec![filter.kind.into(), state.into()];
+        self.database.runs(statement.to_owned(), values).await.map_err(failed("listing", "runs"))
     }
 
     /// Takes a run that is queued, or whose worker has let its lease run out.
@@ -238,30 +262,19 @@ impl Runs {
     /// # Errors
     /// `Conflict` if another worker holds it or it has ended; the message says which.
     pub async fn lease(&self, id: &RunId, owner: &str, ttl: Duration) -> Result<Lease, CatalogError> {
+        const OPERATION: &str = "leasing run";
         let now = (self.clock)();
-        let row = sqlx::query(
-            "UPDATE runs SET state = CASE state WHEN 'stopping' THEN 'stopping' ELSE 'running' END, lease_owner = ?, \
-             lease_until_ms = ?, fence = fence + 1, error = NULL, updated_at_ms = ? \
-             WHERE id = ? AND (state = 'queued' OR (state IN ('running', 'stopping') AND (lease_until_ms IS NULL OR lease_until_ms <= ?))) \
-             RETURNING fence",
-        )
-        .bind(owner)
-        .bind(now + ttl.as_millis() as i64)
-        .bind(now)
-        .bind(id.as_str())
-        .bind(now)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("leasing run", id))?;
-        if let Some(row) = row {
-            return Ok(Lease { run: id.clone(), owner: owner.to_owned(), fence: row.get("fence"), ttl });
+        let statement = format!("{LEASE} WHERE id = $4 AND {FREE} RETURNING *");
+        let values = vec![owner.into(), (now + ttl.as_millis() as i64).into(), now.into(), id.as_str().into()];
+        if let Some(run) = self.first(OPERATION, id, statement, values).await? {
+            return Ok(Lease { run: run.id, owner: owner.to_owned(), fence: run.fence, ttl });
         }
         let run = self.get(id).await?;
         let why = match run.lease_owner {
             Some(holder) if !run.state.has_ended() => format!("`{holder}` holds it"),
             _ => format!("it is {}", run.state),
         };
-        Err(CatalogError::new(CatalogErrorKind::Conflict, "leasing run", id, why))
+        Err(CatalogError::new(CatalogErrorKind::Conflict, OPERATION, id, why))
     }
 
     /// Takes the oldest run of `kind` that is queued, or whose worker has let its lease run out; `None` if there is
@@ -270,52 +283,40 @@ impl Runs {
     /// # Errors
     /// If the database cannot be written.
     pub async fn lease_next(&self, kind: &str, owner: &str, ttl: Duration) -> Result<Option<Lease>, CatalogError> {
+        let now = (self.clock)();
         // One statement, so that of two workers that ask at once each gets its own run or none.
-        let row = sqlx::query(
-            "UPDATE runs SET state = CASE state WHEN 'stopping' THEN 'stopping' ELSE 'running' END, lease_owner = ?1, \
-             lease_until_ms = ?2, fence = fence + 1, error = NULL, updated_at_ms = ?3 WHERE id = (SELECT id FROM runs \
-             WHERE kind = ?4 AND (state = 'queued' OR (state IN ('running', 'stopping') AND (lease_until_ms IS NULL OR lease_until_ms <= ?3))) \
-             ORDER BY created_at_ms, id LIMIT 1) RETURNING id, fence",
-        )
-        .bind(owner)
-        .bind((self.clock)() + ttl.as_millis() as i64)
-        .bind((self.clock)())
-        .bind(kind)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("leasing a run of", kind))?;
-        Ok(row.map(|row| Lease { run: RunId(row.get("id")), owner: owner.to_owned(), fence: row.get("fence"), ttl }))
+        let statement = format!(
+            "{LEASE} WHERE id = (SELECT id FROM runs WHERE kind = $4 AND {FREE} ORDER BY created_at_ms, id LIMIT 1 {}) \
+             RETURNING *",
+            self.database.skipping_locked()
+        );
+        let values = vec![owner.into(), (now + ttl.as_millis() as i64).into(), now.into(), kind.into()];
+        let run = self.first("leasing a run of", kind, statement, values).await?;
+        Ok(run.map(|run| Lease { run: run.id, owner: owner.to_owned(), fence: run.fence, ttl }))
     }
 
-    /// Changes a row that must still be leased by this fence.
+    /// Changes a row that must still be leased by this fence. The values of `set` begin at `$4`.
     async fn fenced(
         &self,
         operation: &'static str,
         lease: &Lease,
         set: &'static str,
-        values: &[Option<String>],
-    ) -> Result<SqliteRow, CatalogError> {
+        values: Vec<crate::database::Value>,
+    ) -> Result<Run, CatalogError> {
         let statement = format!(
-            "UPDATE runs SET {set}, updated_at_ms = ? WHERE id = ? AND fence = ? AND state IN ('running', 'stopping') RETURNING *"
+            "UPDATE runs SET {set}, updated_at_ms = $1 WHERE id = $2 AND fence = $3 \
+             AND state IN ('running', 'stopping') RETURNING *"
         );
         #[cfg(flywheel_bug)]
         let statement = if crate::seeded_bug("stale-fence-is-taken") {
-            statement.replace("AND fence = ?", "AND fence >= ?")
+            statement.replace("AND fence = $3", "AND fence >= $3")
         } else {
             statement
         };
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
-        for value in values {
-            query = query.bind(value.clone());
-        }
-        let row = query
-            .bind((self.clock)())
-            .bind(lease.run.as_str())
-            .bind(lease.fence)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed(operation, &lease.run))?;
-        row.ok_or_else(|| {
+        let mut all: Vec<crate::database::Value> =
+            vec![(self.clock)().into(), lease.run.as_str().into(), lease.fence.into()];
+        all.extend(values);
+        self.first(operation, &lease.run, statement, all).await?.ok_or_else(|| {
             let why = "its lease has gone to another worker, or the run has ended; stop working on it";
             CatalogError::new(CatalogErrorKind::Fenced, operation, &lease.run, why)
         })
@@ -327,10 +328,9 @@ impl Runs {
     /// `Fenced` if the run is no longer this worker's.
     pub async fn heartbeat(&self, lease: &Lease, progress: &Value) -> Result<Control, CatalogError> {
         let until = (self.clock)() + lease.ttl.as_millis() as i64;
-        let set = "lease_until_ms = CAST(? AS INTEGER), progress = ?";
-        let row =
-            self.fenced("reporting on run", lease, set, &[Some(until.to_string()), Some(progress.to_string())]).await?;
-        Ok(Control { stop_requested: run_of(&row).state == RunState::Stopping })
+        let values = vec![until.into(), progress.to_string().into()];
+        let run = self.fenced("reporting on run", lease, "lease_until_ms = $4, progress = $5", values).await?;
+        Ok(Control { stop_requested: run.state == RunState::Stopping })
     }
 
     /// Whether the lease still holds: asked before anything is published.
@@ -338,7 +338,7 @@ impl Runs {
     /// # Errors
     /// `Fenced` if it does not.
     pub async fn check(&self, lease: &Lease) -> Result<(), CatalogError> {
-        self.fenced("working on run", lease, "fence = fence", &[]).await.map(drop)
+        self.fenced("working on run", lease, "fence = fence", Vec::new()).await.map(drop)
     }
 
     /// Records where the newest checkpoint lies.
@@ -346,7 +346,7 @@ impl Runs {
     /// # Errors
     /// `Fenced` if the run is no longer this worker's.
     pub async fn checkpoint(&self, lease: &Lease, uri: &str) -> Result<(), CatalogError> {
-        self.fenced("checkpointing run", lease, "checkpoint = ?", &[Some(uri.to_owned())]).await.map(drop)
+        self.fenced("checkpointing run", lease, "checkpoint = $4", vec![uri.into()]).await.map(drop)
     }
 
     /// Ends the lease: `stopped`, `completed`, `failed` with its error, or `queued` for whoever comes next.
@@ -358,9 +358,9 @@ impl Runs {
             let why = format!("a finished run is not {state}");
             return Err(CatalogError::new(CatalogErrorKind::Conflict, "finishing run", &lease.run, why));
         }
-        let set = "state = ?, error = ?, lease_owner = NULL, lease_until_ms = NULL";
-        let values = [Some(state.as_str().to_owned()), error.map(str::to_owned)];
-        self.fenced("finishing run", lease, set, &values).await.map(drop)
+        let set = "state = $4, error = $5, lease_owner = NULL, lease_until_ms = NULL";
+        let values = vec![state.as_str().into(), error.map(without_nul).into()];
+        self.fenced("finishing run", lease, set, values).await.map(drop)
     }
 
     /// Asks a run to stop at its next checkpoint; one that nobody works on, or whose worker died,
@@ -372,8 +372,8 @@ impl Runs {
         self.moved(
             "stopping run",
             id,
-            "UPDATE runs SET state = CASE WHEN state = 'queued' OR lease_until_ms <= ?1 THEN 'stopped' ELSE 'stopping' END, \
-             updated_at_ms = ?1 WHERE id = ?2 AND state IN ('queued', 'running', 'stopping') RETURNING *",
+            "UPDATE runs SET state = CASE WHEN state = 'queued' OR lease_until_ms <= $1 THEN 'stopped' ELSE 'stopping' END, \
+             updated_at_ms = $1 WHERE id = $2 AND state IN ('queued', 'running', 'stopping') RETURNING *",
         )
         .await
     }
@@ -386,8 +386,8 @@ impl Runs {
         self.moved(
             "resuming run",
             id,
-            "UPDATE runs SET state = 'queued', error = NULL, updated_at_ms = ? \
-             WHERE id = ? AND state IN ('stopped', 'failed') RETURNING *",
+            "UPDATE runs SET state = 'queued', error = NULL, updated_at_ms = $1 \
+             WHERE id = $2 AND state IN ('stopped', 'failed') RETURNING *",
         )
         .await
     }
@@ -398,14 +398,9 @@ impl Runs {
         id: &RunId,
         statement: &'static str,
     ) -> Result<RunState, CatalogError> {
-        let row = sqlx::query(statement)
-            .bind((self.clock)())
-            .bind(id.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed(operation, id))?;
-        match row {
-            Some(row) => Ok(run_of(&row).state),
+        let values = vec![(self.clock)().into(), id.as_str().into()];
+        match self.first(operation, id, statement, values).await? {
+            Some(run) => Ok(run.state),
             None => {
                 let why = format!("it is {}", self.get(id).await?.state);
                 Err(CatalogError::new(CatalogErrorKind::Conflict, operation, id, why))

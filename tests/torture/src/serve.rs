@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use flywheel_backends::{BackendUrls, Backends, StoreConfig};
+use flywheel_backends::{BackendUrls, Backends, CatalogConfig, StoreConfig};
 use flywheel_events::System;
 use flywheel_flows::{Land, LandConfig, land_app_id};
 use flywheel_ingest::{Door, IngestConfig};
@@ -52,7 +52,12 @@ pub struct Served {
 /// # Errors
 /// If a store cannot be opened, or not everything could be landed at the end.
 pub async fn serve(served: Served) -> anyhow::Result<()> {
-    let urls = BackendUrls { log: served.log, data: served.data, store: StoreConfig::default() };
+    let urls = BackendUrls {
+        log: served.log,
+        data: served.data,
+        store: StoreConfig::default(),
+        catalog: CatalogConfig::default(),
+    };
     let (mut backends, _holder) = Backends::open(&urls).await?;
     if let Some(seed) = served.faults {
         backends.log = faults::log(backends.log, seed);

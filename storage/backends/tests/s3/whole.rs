@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flywheel_backends::{BackendUrls, Backends};
+use flywheel_backends::{BackendUrls, Backends, CatalogConfig};
 use flywheel_events::ModelVersion;
 use flywheel_lake::{CompactOptions, TableName};
 use futures::TryStreamExt;
@@ -19,8 +19,12 @@ async fn a_program_finds_in_the_bucket_what_another_left_there() {
     for server in shared() {
         let prefix = format!("whole/{}", uuid::Uuid::new_v4().simple());
         let dir = tempfile::tempdir().unwrap();
-        let urls =
-            BackendUrls { log: "embedded:".into(), data: dir.path().to_owned(), store: server.settings(&prefix, KEY) };
+        let urls = BackendUrls {
+            log: "embedded:".into(),
+            data: dir.path().to_owned(),
+            store: server.settings(&prefix, KEY),
+            catalog: CatalogConfig::default(),
+        };
         {
             let (backends, _owner) = Backends::open(&urls).await.unwrap();
             let table = backends.lake.table(TableName::Events);
@@ -74,6 +78,7 @@ async fn tables_of_one_log_are_not_written_from_another() {
             log: "embedded:".into(),
             data: dir.path().to_owned(),
             store: server.settings(&prefix, KEY),
+            catalog: CatalogConfig::default(),
         };
         Backends::open(&urls(&one)).await.unwrap();
         // Again, once the first has let go of its log.

@@ -475,6 +475,7 @@ fn trainer_command(
     .chain(config.train.options.iter().map(|(key, value)| (key.as_str(), value.clone())))
     .flat_map(|(key, value)| [format!("--{}", key.replace('_', "-")), value])
     .collect();
+    arguments.push("--attach".to_owned());
     if !config.train.options.contains_key("hidden") {
         let hidden: Vec<_> = config.train.hidden().iter().map(usize::to_string).collect();
         arguments.extend(["--hidden".to_owned(), hidden.join(",")]);

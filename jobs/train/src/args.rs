@@ -51,6 +51,9 @@ pub(crate) struct TrainArgs {
     /// Where runs are kept: `sqlite:` is a file in the data folder; else `postgres://…`.
     #[arg(long, value_name = "URL", default_value = "sqlite:")]
     pub(crate) catalog: String,
+    /// Only beside a running loop: fail where no process holds the event log, instead of opening it.
+    #[arg(long)]
+    pub(crate) attach: bool,
     /// The run to work on; a stopped or killed one goes on from its checkpoint. Made if it is not there.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<String>,

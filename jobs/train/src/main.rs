@@ -127,7 +127,7 @@ async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Ex
         store: args.store(),
         catalog: CatalogConfig { url: args.catalog.clone() },
     };
-    let backends = Backends::connect(&urls).await?;
+    let backends = if args.attach { Backends::attach(&urls).await? } else { Backends::connect(&urls).await? };
     let runs = backends.catalog.runs();
     let worker = Worker::new(
         runs.clone(),

@@ -188,8 +188,10 @@ impl Backends {
             return Ok((Self::with_log(urls, log).await?, LogOwner(None)));
         }
         let folder = urls.embedded_log()?;
-        let log = EmbeddedLog::open(&folder, EmbeddedConfig { reserve, ..EmbeddedConfig::default() })
-            .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        let log =
+            flywheel_log_embedded::open_patiently(&folder, EmbeddedConfig { reserve, ..EmbeddedConfig::default() })
+                .await
+                .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
         urls.claims().await?.make(&LogName::embedded(log.identity(), &folder)).await?;
         Ok((Self::with_log(urls, log.clone()).await?, LogOwner(Some(log))))
     }
@@ -199,14 +201,30 @@ impl Backends {
     /// # Errors
     /// Like [`Backends::open`].
     pub async fn connect(urls: &BackendUrls) -> anyhow::Result<Self> {
+        Self::reach(urls, true).await
+    }
+
+    /// As [`Backends::connect`], for a part of a loop that is there: an embedded log is never held by this process, which
+    /// may outlive the loop.
+    ///
+    /// # Errors
+    /// Like [`Backends::connect`], and if no process holds the log.
+    pub async fn attach(urls: &BackendUrls) -> anyhow::Result<Self> {
+        Self::reach(urls, false).await
+    }
+
+    async fn reach(urls: &BackendUrls, may_hold: bool) -> anyhow::Result<Self> {
         if let Some((log, name)) = log_of_a_server(&urls.log).await? {
             urls.claims().await?.check(&name).await?;
             return Self::with_log(urls, log).await;
         }
         let folder = urls.embedded_log()?;
-        let (log, id) = flywheel_log_embedded::open_or_connect(&folder)
-            .await
-            .with_context(|| format!("opening the event log in `{}`", folder.display()))?;
+        let reached = if may_hold {
+            flywheel_log_embedded::open_or_connect(&folder).await
+        } else {
+            flywheel_log_embedded::connect(&folder).await
+        };
+        let (log, id) = reached.with_context(|| format!("opening the event log in `{}`", folder.display()))?;
         urls.claims().await?.check(&LogName::embedded(&id, &folder)).await?;
         Self::with_log(urls, log).await
     }
@@ -376,7 +394,12 @@ mod tests {
     }
 
     fn in_folder(data: &Path, log: &str) -> BackendUrls {
-        BackendUrls { log: log.to_owned(), data: data.to_owned(), store: StoreConfig::default() }
+        BackendUrls {
+            log: log.to_owned(),
+            data: data.to_owned(),
+            store: StoreConfig::default(),
+            catalog: CatalogConfig::default(),
+        }
     }
 
     /// The writer thread lets go of the file a moment after the log is dropped.

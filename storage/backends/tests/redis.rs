@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flywheel_backends::{BackendUrls, Backends, StoreConfig};
+use flywheel_backends::{BackendUrls, Backends, CatalogConfig, StoreConfig};
 use flywheel_log::{LogErrorKind, Record, Reserve, ReserveLimits, Space, Topic};
 
 struct Server {
@@ -61,7 +61,7 @@ fn server() -> Option<Server> {
 }
 
 fn urls(data: &Path, log: String) -> BackendUrls {
-    BackendUrls { log, data: data.to_owned(), store: StoreConfig::default() }
+    BackendUrls { log, data: data.to_owned(), store: StoreConfig::default(), catalog: CatalogConfig::default() }
 }
 
 #[tokio::test]

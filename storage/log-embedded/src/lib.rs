@@ -34,6 +34,45 @@ pub const SOCKET: &str = "log.sock";
 /// How long [`open_or_connect`] waits for a process that holds the log and does not answer yet, or no longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long [`open_patiently`] waits for a program that has opened the log for a while, such as one that audits it.
+const LONG_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Opens the log in `dir`, waiting a while for a process that holds it to end.
+///
+/// # Errors
+/// As [`EmbeddedLog::open`].
+pub async fn open_patiently(dir: &Path, config: EmbeddedConfig) -> Result<Arc<EmbeddedLog>, LogError> {
+    let until = tokio::time::Instant::now() + LONG_PATIENCE;
+    loop {
+        match EmbeddedLog::open(dir, config.clone()) {
+            Err(error) if error.kind() == LogErrorKind::Conflict && tokio::time::Instant::now() < until => {
+                tracing::info!(%error, "waiting for it to let go");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Connects to the process that holds the log in `dir`, waiting a while for it to come; never holds the log itself. With
+/// the log's name.
+///
+/// # Errors
+/// If nobody serves it by then.
+pub async fn connect(dir: &Path) -> Result<(Arc<dyn EventLog>, String), LogError> {
+    let until = tokio::time::Instant::now() + LONG_PATIENCE;
+    loop {
+        match RemoteLog::connect(&dir.join(SOCKET)).await {
+            Ok(log) => {
+                let id = log.identity();
+                return Ok((log, id));
+            }
+            Err(error) if !error.kind().is_retryable() || tokio::time::Instant::now() >= until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
 /// Opens the log in `dir`, or connects to the process that holds it; with the log's name.
 ///
 /// That process may be about to serve its socket, or about to go: both are tried for a moment.

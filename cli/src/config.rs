@@ -13,7 +13,7 @@ use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
 };
-use flywheel_backends::StoreConfig;
+use flywheel_backends::{ArchiveConfig, StoreConfig};
 use flywheel_judge::{LiveConfig, TrialConfig};
 use flywheel_tank::{RewardWeights, TankConfig};
 use schemars::JsonSchema;
@@ -36,6 +36,8 @@ pub struct Config {
     pub stream: StreamConfig,
     /// Where tables and models lie.
     pub store: StoreConfig,
+    /// Where old days of `events` and trimmed records go.
+    pub archive: ArchiveConfig,
     /// Live games.
     pub play: PlayConfig,
     /// Headless self-play beside the live games.
@@ -55,6 +57,7 @@ impl Default for Config {
             up: UpConfig::default(),
             stream: StreamConfig::default(),
             store: StoreConfig::default(),
+            archive: ArchiveConfig::default(),
             play: PlayConfig::default(),
             farm: FarmSettings::default(),
             agent: AgentSettings::default(),
@@ -329,6 +332,7 @@ impl Config {
             }
         }
         problems.extend(self.store.problems());
+        problems.extend(self.archive.problems());
         if self.play.opponents.is_empty() {
             problems.push("play.opponents is empty".to_owned());
         }

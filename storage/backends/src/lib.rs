@@ -3,8 +3,10 @@
 //! Pipelines and jobs see traits. The programs (`flywheel`, `flywheel-trainer`) call this crate, the only one that
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
 //! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
-//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]).
+//! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]); what is archived lies in a folder or, with
+//! the feature `archive-s3`, below such a prefix ([`ArchiveConfig`]).
 
+mod archive;
 mod claim;
 mod credentials;
 mod explained;
@@ -17,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use flywheel_archive::ColdStore;
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::{EventLog, Reserve, Reserved};
@@ -26,6 +29,7 @@ use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
+    archive::ArchiveConfig,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -114,6 +118,25 @@ impl BackendUrls {
             Some(bucket) => bucket.reach().await.map(|()| bucket.registry(hints)),
             None => open_registry(&self.data, hints),
         }
+    }
+
+    /// Where sealed days and trimmed records go, if anywhere. It belongs to these tables alone: says so there, or sees it.
+    ///
+    /// # Errors
+    /// If a setting does not fit, the archive cannot be reached, or it belongs to other tables.
+    pub async fn open_archive(&self, config: &ArchiveConfig) -> anyhow::Result<Option<Arc<dyn ColdStore>>> {
+        let Some(store) = config.cold_store()? else { return Ok(None) };
+        archive::claim(&*store, &self.owner()?).await?;
+        Ok(Some(store))
+    }
+
+    /// What an archive calls these tables, and the log behind them.
+    fn owner(&self) -> anyhow::Result<String> {
+        if !self.store.is_local() {
+            return Ok(self.store.url.trim_end_matches('/').to_owned());
+        }
+        let folder = if self.has_servers() { self.data.clone() } else { self.embedded_log()? };
+        claim::log_id(&make(folder)?)
     }
 
     /// Folder of the embedded log.

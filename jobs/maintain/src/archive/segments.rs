@@ -6,18 +6,19 @@
 //! there.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use flywheel_archive::{ColdStore, Temper, keep, read, sha256, verify};
-use flywheel_log::{EventLog, Offset, Position, ReadLimit, StoredRecord, TopicPartition};
+use flywheel_log::{EventLog, Offset, Position, ReadLimit, StoredRecord, Topic, TopicPartition};
 use serde::Serialize;
 
 use super::ArchivingError;
 
+const ROOT: &str = "cold/stream/";
 /// Begins the unpacked bytes of a segment.
 const MAGIC: &[u8; 8] = b"FWSEG\x00\x00\x01";
 /// A segment may not grow beyond this when it is unpacked.
@@ -43,7 +44,7 @@ pub struct Kept {
 
 impl Segment {
     fn folder(of: &TopicPartition) -> String {
-        format!("cold/stream/{}/{}/", of.topic, of.partition)
+        format!("{ROOT}{}/{}/", of.topic, of.partition)
     }
 
     pub fn object(&self) -> String {
@@ -130,6 +131,27 @@ impl StreamArchive {
         let mut segments: Vec<_> = names.iter().filter_map(|name| Segment::parse(of, name)).collect();
         segments.sort_unstable();
         Ok(segments)
+    }
+
+    /// The segments of every partition.
+    ///
+    /// # Errors
+    /// As [`StreamArchive::segments`].
+    pub async fn partitions(&self) -> Result<Vec<(TopicPartition, Vec<Segment>)>, ArchivingError> {
+        let names = self.store.list(ROOT).await?;
+        let mut found: BTreeMap<TopicPartition, Vec<Segment>> = BTreeMap::new();
+        for name in names {
+            let mut parts = name.strip_prefix(ROOT).unwrap_or_default().split('/');
+            let of = parts.next().and_then(|topic| Topic::try_from(topic.to_owned()).ok());
+            let number = parts.next().and_then(|number| number.parse().ok());
+            if let (Some(topic), Some(number)) = (of, number)
+                && let Some(segment) = Segment::parse(&topic.partition(number), &name)
+            {
+                found.entry(segment.of.clone()).or_default().push(segment);
+            }
+        }
+        found.values_mut().for_each(|segments| segments.sort_unstable());
+        Ok(found.into_iter().collect())
     }
 
     /// The records of a segment, as the log had them.

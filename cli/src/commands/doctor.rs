@@ -46,6 +46,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
             checks.push(ok("configuration", "fits"));
             data(&config, &mut checks).await;
             checks.push(store(&config).await);
+            checks.push(archive(&config).await);
             ports(&config, &mut checks);
             checks.push(trainer(&config));
         }
@@ -114,6 +115,22 @@ async fn data(config: &Config, checks: &mut Vec<Check>) {
                 Err(failure) => checks.push(bad("log", State::Failed, failure.to_string(), "see the message")),
             }
         }
+    }
+}
+
+/// Whether the archive can be reached; nothing is written to it.
+async fn archive(config: &Config) -> Check {
+    if !config.archive.is_on() {
+        return ok("archive", "none: days stay in the tables (`archive.url`)");
+    }
+    let store = match config.archive.cold_store() {
+        Ok(store) => store.expect("it is on"),
+        Err(error) => return bad("archive", State::Failed, format!("{error:#}"), "mend the setting that is named"),
+    };
+    match store.list("index/claim.json").await {
+        Ok(found) if found.is_empty() => ok("archive", format!("{}, empty so far", store.place())),
+        Ok(_) => ok("archive", store.place()),
+        Err(error) => bad("archive", State::Failed, error.to_string(), "see the message"),
     }
 }
 

@@ -11,8 +11,9 @@ use super::world::{DAYS, ROWS, World, archive_on, before_of, day, lake_on};
 
 /// Rows of the first day are in the table, or in the archive alone, and never in both or in neither.
 async fn is_somewhere(world: &World, what: &str) {
-    let fresh = archive_on(&lake_on(&world.tables), &world.cold);
-    let in_table = world.rows().await.get(DAYS[0]).map_or(0, Vec::len) as u64;
+    let lake = lake_on(&world.tables);
+    let fresh = archive_on(&lake, &world.cold);
+    let in_table = world.rows_by(&lake).await.get(DAYS[0]).map_or(0, Vec::len) as u64;
     let days = fresh.days().await.unwrap();
     let alone: u64 = days.iter().filter(|day| day.state == "archived").map(|day| day.rows).sum();
     assert_eq!(in_table + alone, ROWS, "{what}: {days:?}");
@@ -24,10 +25,11 @@ async fn is_somewhere(world: &World, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_operation_of_the_archive_loses_and_doubles_nothing() {
     for applies in [false, true] {
+        let whole = World::new().await;
+        let before = whole.rows().await;
         let mut died = 0;
         for n in 1.. {
-            let world = World::new().await;
-            let before = world.rows().await;
+            let world = whole.fork();
             let dying = Arc::new(Dying::at(Arc::clone(&world.cold), n, applies));
             let cold: Arc<dyn ColdStore> = Arc::clone(&dying) as _;
             let archive = archive_on(&lake_on(&world.tables), &cold);
@@ -38,14 +40,15 @@ async fn a_crash_at_any_operation_of_the_archive_loses_and_doubles_nothing() {
             // Somebody who knows nothing of it goes on.
             let options = ArchiveOptions { restored: true, ..before_of(DAYS[1]) };
             world.archive().archive(&options).await.unwrap();
-            assert_eq!(world.rows().await.get(DAYS[0]), None, "died at {n} {applies}");
+            assert_eq!(world.rows_by(&world.lake).await.get(DAYS[0]), None, "died at {n} {applies}");
             let back = world.archive().restore(&day(DAYS[0])).await.unwrap();
             assert!(matches!(back, Restored::Done { rows: ROWS, .. }), "died at {n} {applies}: {back:?}");
-            assert_eq!(world.rows().await, before, "died at {n} {applies}");
+            assert_eq!(world.rows_by(&world.lake).await, before, "died at {n} {applies}");
             if restored.is_some_and(|restored| restored.is_ok()) {
                 break;
             }
             died = n;
+            eprintln!("{n} {:?} ops {}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() % 1000000, 0);
         }
         assert!(died >= 12, "only {died} operations could die");
     }
@@ -54,10 +57,11 @@ async fn a_crash_at_any_operation_of_the_archive_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_operation_of_the_tables_store_loses_and_doubles_nothing() {
     for how in [Fail::Before, Fail::After] {
+        let whole = World::new().await;
+        let before = whole.rows().await;
         let mut died = 0;
         for n in 1.. {
-            let world = World::new().await;
-            let before = world.rows().await;
+            let world = whole.fork();
             let faults = Arc::new(Faults::default());
             let broken: Arc<dyn ObjectStore> =
                 Arc::new(FaultyStore::new(Arc::clone(&world.tables), Arc::clone(&faults)));
@@ -71,11 +75,12 @@ async fn a_crash_at_any_operation_of_the_tables_store_loses_and_doubles_nothing(
             world.archive().archive(&options).await.unwrap();
             let back = world.archive().restore(&day(DAYS[0])).await.unwrap();
             assert!(matches!(back, Restored::Done { rows: ROWS, .. }), "died at {n} {how:?}: {back:?}");
-            assert_eq!(world.rows().await, before, "died at {n} {how:?}");
+            assert_eq!(world.rows_by(&world.lake).await, before, "died at {n} {how:?}");
             if !faults.is_dead() && restored.is_some_and(|restored| restored.is_ok()) {
                 break;
             }
             died = n;
+            eprintln!("{n} {:?} ops {}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() % 1000000, 0);
         }
         assert!(died >= 12, "only {died} operations could die");
     }

@@ -58,6 +58,7 @@ pub fn place(n: u64, row: u64) -> (String, u64, u32) {
 
 /// Three days of rows of two partitions in several files each, and consumers that are past them all.
 pub struct World {
+    memory: Arc<InMemory>,
     pub tables: Arc<dyn ObjectStore>,
     pub lake: Lake,
     pub cold: Arc<dyn ColdStore>,
@@ -69,11 +70,20 @@ impl World {
         Self::consumed_up_to(1_000_000).await
     }
 
-    pub async fn consumed_up_to(offset: i64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let tables: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    fn on(memory: InMemory) -> Self {
+        let (dir, memory) = (tempfile::tempdir().unwrap(), Arc::new(memory));
+        let tables: Arc<dyn ObjectStore> = Arc::clone(&memory) as _;
         let (lake, cold) = (lake_on(&tables), Arc::new(Folder::new(dir.path())) as Arc<dyn ColdStore>);
-        let world = Self { tables, lake, cold, dir };
+        Self { memory, tables, lake, cold, dir }
+    }
+
+    /// The same tables once more, each for itself from here on, with an archive of its own.
+    pub fn fork(&self) -> Self {
+        Self::on(self.memory.fork())
+    }
+
+    pub async fn consumed_up_to(offset: i64) -> Self {
+        let world = Self::on(InMemory::new());
         for n in 0..3 {
             for part in 0..3 {
                 world.append(n, part * 20, part * 20 + 20).await;
@@ -116,7 +126,11 @@ impl World {
 
     /// Every row of the newest version, by day, as a fresh process reads it.
     pub async fn rows(&self) -> BTreeMap<String, Vec<String>> {
-        rows_of(&lake_on(&self.tables).table(TableName::Events), None).await
+        self.rows_by(&lake_on(&self.tables)).await
+    }
+
+    pub async fn rows_by(&self, lake: &Lake) -> BTreeMap<String, Vec<String>> {
+        rows_of(&lake.table(TableName::Events), None).await
     }
 
     pub async fn rows_as_of(&self, version: u64) -> BTreeMap<String, Vec<String>> {

@@ -9,7 +9,7 @@ use aws_sdk_s3::{
     },
     operation::head_object::HeadObjectOutput,
     primitives::ByteStream,
-    types::{ChecksumMode, GlacierJobParameters, RestoreRequest, StorageClass, Tier},
+    types::{ChecksumAlgorithm, ChecksumMode, GlacierJobParameters, RestoreRequest, StorageClass, Tier},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -90,6 +90,7 @@ impl ColdStore for S3Archive {
                 .bucket(&self.settings.bucket)
                 .key(self.settings.key(name))
                 .if_none_match("*")
+                .checksum_algorithm(ChecksumAlgorithm::Sha256)
                 .checksum_sha256(BASE64_STANDARD.encode(&sum))
                 .set_storage_class(class.clone())
                 .body(ByteStream::from(bytes.clone()))

@@ -49,7 +49,7 @@ pub async fn a_name_is_written_once(fixture: &impl ArchiveFixture) {
 /// Of many that put one name at once, one is told that it was first, and its bytes are there.
 pub async fn of_many_that_put_one_name_one_wins(fixture: &impl ArchiveFixture) {
     let store = fixture.fresh().await;
-    for round in 0..8 {
+    for round in 0..24 {
         let name = format!("index/raced-{round}");
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..6 {

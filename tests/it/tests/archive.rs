@@ -53,7 +53,8 @@ fn old_days_are_archived_listed_and_brought_back_by_command() {
 
     let nowhere = run(&["archive"]);
     assert!(nowhere.code == Some(3) && nowhere.stderr.contains("archive.url"), "{nowhere:?}");
-    fs::write(scratch.path().join("flywheel.toml"), format!("[archive]\nurl = \"file://{}\"\n", cold.display())).unwrap();
+    fs::write(scratch.path().join("flywheel.toml"), format!("[archive]\nurl = \"file://{}\"\n", cold.display()))
+        .unwrap();
 
     let ahead = run(&["archive", "--before", "2999-01-01"]);
     assert!(ahead.code == Some(2) && ahead.stderr.contains("lies ahead"), "{ahead:?}");

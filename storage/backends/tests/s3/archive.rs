@@ -17,6 +17,7 @@ struct OnServer(Arc<Server>);
 #[async_trait::async_trait]
 impl ArchiveFixture for OnServer {
     async fn fresh(&self) -> Arc<dyn ColdStore> {
+        eprintln!("on {:?}", self.0.kind);
         settings(&self.0, "").cold_store().unwrap().unwrap()
     }
 }

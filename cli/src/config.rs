@@ -14,7 +14,7 @@ use figment::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
 };
-use flywheel_backends::{CatalogConfig, StoreConfig};
+use flywheel_backends::{ArchiveConfig, CatalogConfig, StoreConfig};
 use flywheel_judge::{LiveConfig, TrialConfig};
 use flywheel_tank::{RewardWeights, TankConfig};
 use schemars::JsonSchema;
@@ -42,6 +42,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where runs are kept.
     pub catalog: CatalogConfig,
+    /// Where old days of `events` and trimmed records go.
+    pub archive: ArchiveConfig,
     /// Live games.
     pub play: PlayConfig,
     /// Headless self-play beside the live games.
@@ -63,6 +65,7 @@ impl Default for Config {
             ingest: IngestSettings::default(),
             store: StoreConfig::default(),
             catalog: CatalogConfig::default(),
+            archive: ArchiveConfig::default(),
             play: PlayConfig::default(),
             farm: FarmSettings::default(),
             agent: AgentSettings::default(),
@@ -339,6 +342,7 @@ impl Config {
         problems.extend(self.ingest.problems());
         problems.extend(self.store.problems());
         problems.extend(self.catalog.problems());
+        problems.extend(self.archive.problems());
         if self.play.opponents.is_empty() {
             problems.push("play.opponents is empty".to_owned());
         }

@@ -84,6 +84,10 @@ enum Command {
     /// Look into the tables, compact them
     #[command(subcommand)]
     Table(commands::table::Command),
+    /// Move old days of the table `events` to the archive, and list what it holds
+    Archive(commands::archive::Args),
+    /// Bring days back from the archive into the table
+    Restore(commands::restore::Args),
     /// Look at records that could not be used, and put them back once they can
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
@@ -165,6 +169,8 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Emit(args) => commands::emit::run(global, args).await,
         Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
+        Command::Archive(args) => commands::archive::run(global, args).await,
+        Command::Restore(args) => commands::restore::run(global, args).await,
         Command::Dlq(command) => commands::dlq::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Run(command) => commands::run::run(global, command).await,

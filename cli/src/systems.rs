@@ -1,13 +1,20 @@
 //! Which game systems there are: the one place of this program that names their rules.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use flywheel_archive::ColdStore;
 use flywheel_backends::{BackendUrls, Backends, OtherLog};
 use flywheel_events::System;
+use flywheel_flows::{assemble_low_app_id, land_app_id};
 use flywheel_game_api::Experience;
 use flywheel_judge::{Arena, GameResult};
-use flywheel_lake::Lake;
-use flywheel_maintain::{AuditConfig, AuditReport};
+use flywheel_lake::{CompactOptions, Lake, TableName};
+use flywheel_log::Topic;
+use flywheel_maintain::{Archived, ArchivingConfig, AuditConfig, AuditReport};
 use flywheel_policy::{Policy, Scratch, argmax};
 use flywheel_registry::Registry;
 use flywheel_tank::{
@@ -21,6 +28,9 @@ use crate::{
     data::DataDir,
     exit::{Code, Failure},
 };
+
+/// Between two looks at which days are old enough for the archive.
+const ARCHIVE_EVERY: Duration = Duration::from_secs(3600);
 
 /// A fresh reader of one game's events.
 pub fn experience(system: System) -> Option<Box<dyn Experience>> {
@@ -86,15 +96,47 @@ pub async fn open_registry(config: &Config) -> Result<Arc<Registry>, Failure> {
     urls(config).open_registry(None).await.map_err(|error| Failure::new(Code::Unreachable, error))
 }
 
+/// The archive, where one is configured.
+pub async fn open_archive(config: &Config) -> Result<Option<Arc<dyn ColdStore>>, Failure> {
+    if config.archive.is_on() && config.store.is_local() {
+        DataDir::open(&config.data)?;
+    }
+    urls(config).open_archive(&config.archive).await.map_err(|error| Failure::new(Code::Unreachable, error))
+}
+
+/// Where the consumers of the log keep how far they are with a partition.
+pub fn consumers(topic: &Topic, partition: u32) -> Vec<(TableName, String)> {
+    let land = (TableName::Events, land_app_id(topic, partition));
+    let system = System::ALL.into_iter().find(|system| system.topic() == topic.as_str());
+    // A system without rules here has nobody who assembles its games.
+    match system.and_then(experience) {
+        Some(_) => vec![land, (TableName::Episodes, assemble_low_app_id(topic, partition))],
+        None => vec![land],
+    }
+}
+
+/// How days are archived.
+pub fn archiving(config: &Config) -> ArchivingConfig {
+    ArchivingConfig {
+        after_days: config.archive.after_days,
+        consumers,
+        target_bytes: CompactOptions::default().target_bytes,
+        thaw_days: config.archive.thaw_days,
+        interval: ARCHIVE_EVERY,
+    }
+}
+
 /// Compares log and tables, all systems.
 pub async fn audit(
     backends: &Backends,
+    archive: Option<Arc<dyn ColdStore>>,
     acknowledged: BTreeMap<flywheel_events::GameId, u64>,
 ) -> Result<AuditReport, Failure> {
     let known = backends.log.topics().await?;
     let topics =
         known.into_iter().filter(|(topic, _)| System::ALL.iter().any(|s| s.topic() == topic.as_str())).collect();
-    let config = AuditConfig { topics, experience: Box::new(experience), acknowledged };
+    let archive = archive.map(|store| Archived::new(&backends.lake, store));
+    let config = AuditConfig { topics, experience: Box::new(experience), acknowledged, archive };
     Ok(flywheel_maintain::audit(&backends.log, &backends.lake, &config).await?)
 }
 

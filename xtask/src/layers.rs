@@ -26,7 +26,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "words", folders: &["schemas/events"], may_use: &[] },
     Layer {
         name: "seams",
-        folders: &["schemas/tables", "games/api", "storage/log", "learn/policy"],
+        folders: &["schemas/tables", "games/api", "storage/log", "storage/archive", "learn/policy"],
         may_use: &["words"],
     },
     Layer { name: "games", folders: &["games/*"], may_use: &["words", "seams"] },
@@ -68,6 +68,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("rdkafka", &["flywheel-log-kafka"]),
     ("redis", &["flywheel-log-redis"]),
     ("aws-sdk-s3", &["flywheel-archive-s3"]),
+    ("aws-credential-types", &["flywheel-archive-s3"]),
     ("polars", &["flywheel-scout"]),
     ("object_store", &["flywheel-lake", "flywheel-registry", "flywheel-backends", "flywheel-benches"]),
     (

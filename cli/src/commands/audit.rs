@@ -29,7 +29,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         Some(file) => flywheel_maintain::acknowledged(file)?,
         None => Default::default(),
     };
-    let mut report = crate::systems::audit(&backends, acknowledged).await?;
+    let mut report =
+        crate::systems::audit(&backends, crate::systems::open_archive(&config).await?, acknowledged).await?;
     let ok = report.ok;
     if let Some(game) = &args.game {
         report.games.retain(|row| row.game_id == *game);

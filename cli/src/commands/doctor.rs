@@ -47,6 +47,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
             data(&config, &mut checks).await;
             checks.push(store(&config).await);
             checks.push(catalog(&config).await);
+            checks.push(archive(&config).await);
             ports(&config, &mut checks);
             checks.push(trainer(&config));
         }
@@ -133,6 +134,20 @@ fn disk(space: Option<Space>, limits: ReserveLimits) -> Check {
         );
     }
     ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))
+/// Whether the archive can be reached; nothing is written to it.
+async fn archive(config: &Config) -> Check {
+    if !config.archive.is_on() {
+        return ok("archive", "none: days stay in the tables (`archive.url`)");
+    }
+    let store = match config.archive.cold_store() {
+        Ok(store) => store.expect("it is on"),
+        Err(error) => return bad("archive", State::Failed, format!("{error:#}"), "mend the setting that is named"),
+    };
+    match store.list("index/claim.json").await {
+        Ok(found) if found.is_empty() => ok("archive", format!("{}, empty so far", store.place())),
+        Ok(_) => ok("archive", store.place()),
+        Err(error) => bad("archive", State::Failed, error.to_string(), "see the message"),
+    }
 }
 
 /// Writers that race for one name, and how often, when a person asks.

@@ -1,5 +1,6 @@
 //! One module a verb: its arguments and its `run`.
 
+pub mod archive;
 pub mod assemble;
 pub mod audit;
 pub mod bench;
@@ -12,6 +13,7 @@ pub mod judge;
 pub mod land;
 pub mod log;
 pub mod model;
+pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod status;

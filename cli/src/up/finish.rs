@@ -129,7 +129,8 @@ async fn taken_all(parts: &Parts, owned: &OwnedStats) -> bool {
 async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Failure> {
     let parts = &view.parts;
     let look = view.look();
-    let audit = systems::audit(&parts.backends, Default::default()).await?;
+    let archive = systems::open_archive(config).await?;
+    let audit = systems::audit(&parts.backends, archive, Default::default()).await?;
     let judge = &look.judge;
     let scores: Vec<VersionScore> = judge
         .scores

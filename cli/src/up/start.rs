@@ -12,13 +12,13 @@ use flywheel_backends::Backends;
 use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
-use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig, assemble_low_app_id, land_app_id};
+use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
 use flywheel_ingest::Door;
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
-use flywheel_lake::{CompactOptions, TableName};
+use flywheel_lake::CompactOptions;
 use flywheel_log::{Reserve, ReserveLimits, Topic};
-use flywheel_maintain::{Maintain, MaintainConfig, Trim, TrimConfig};
+use flywheel_maintain::{Archive, Maintain, MaintainConfig, StreamArchive, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
 use flywheel_tank::{ACTIONS, Map, OBSERVATION_LEN, script::Script};
@@ -44,11 +44,13 @@ use crate::{
     data::DataDir,
     exit::{Code, Failure},
     sharing::sharing,
-    systems::{TankArena, check_store, experience, not_opened, urls},
+    systems::{TankArena, archiving, check_store, consumers, experience, not_opened, open_archive, urls},
 };
 
 /// Between two looks at what the log may lose.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// The same, where each makes objects of an archive: fewer and larger ones.
+const TRIM_ARCHIVED_EVERY: Duration = Duration::from_secs(600);
 
 /// Told to stop one after the other, so that each drains into the next.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +103,7 @@ pub async fn start(
     check_store(config).await?;
     let reserve = reserve(config)?;
     let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone()).await.map_err(not_opened)?;
+    let archive = open_archive(config).await?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
@@ -184,18 +187,24 @@ pub async fn start(
             backends.lake.clone(),
             TrimConfig {
                 topics: vec![(topic.clone(), partitions)],
-                consumers: |topic, partition| {
-                    vec![
-                        (TableName::Events, land_app_id(topic, partition)),
-                        (TableName::Episodes, assemble_low_app_id(topic, partition)),
-                    ]
-                },
+                consumers,
                 keep: config.stream.keep,
-                interval: TRIM_EVERY,
+                interval: if archive.is_some() { TRIM_ARCHIVED_EVERY } else { TRIM_EVERY },
             },
         );
+        let trim = match &archive {
+            Some(store) if config.archive.stream => {
+                trim.behind(StreamArchive::new(Arc::clone(store), config.archive.segment_bytes))
+            }
+            _ => trim,
+        };
         let stop = stops.rest.clone();
         rest.spawn(async move { trim.run(stop).await });
+        if let Some(store) = archive {
+            let archive = Archive::new(&backends.lake, store, archiving(config));
+            let stop = stops.rest.clone();
+            rest.spawn(async move { archive.run(stop).await });
+        }
     }
     {
         // Kills are what leaves half-published versions, and starts are what follows kills.

@@ -10,6 +10,7 @@ use flywheel_log::{EventLog, LogError, LogErrorKind, Position, ReadLimit, Topic,
 use serde::Serialize;
 
 use crate::{
+    archive::{Archived, ArchivingError},
     games::{Experiences, Logged, LoggedGame},
     stored::{Stored, StoredGame, Versions},
 };
@@ -22,6 +23,8 @@ pub struct AuditConfig {
     pub experience: Box<dyn Fn(System) -> Option<Box<dyn Experience>> + Send + Sync>,
     /// What producers were told is durable: for each game the highest `seq`.
     pub acknowledged: BTreeMap<GameId, u64>,
+    /// Where days of `events` were moved to: what lies there counts as in the table.
+    pub archive: Option<Archived>,
 }
 
 /// Why an audit could not be held. (What it finds is in the report.)
@@ -31,6 +34,8 @@ pub enum AuditError {
     Lake(#[from] LakeError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("reading what was archived")]
+    Archive(#[from] ArchivingError),
 }
 
 /// The books of one game.
@@ -39,7 +44,7 @@ pub struct GameAudit {
     pub game_id: String,
     /// Distinct events in the log.
     pub events_log: u64,
-    /// Distinct events in the table.
+    /// Distinct events in the table, and in the archive of it.
     pub events_table: u64,
     /// Rows in the table beyond the distinct ones.
     pub duplicate_rows: u64,
@@ -155,7 +160,7 @@ pub async fn audit(log: &Arc<dyn EventLog>, lake: &Lake, config: &AuditConfig) -
             }
         }
     }
-    let stored = Stored::read(lake, versions).await?;
+    let stored = Stored::read(lake, versions, config.archive.as_ref()).await?;
     Ok(compare(&logged, &stored, config, trimmed))
 }
 

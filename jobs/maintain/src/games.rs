@@ -1,13 +1,11 @@
 //! What the log says each game must have left in the tables.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use flywheel_events::{Event, GameId, System};
 use flywheel_game_api::Experience;
 use flywheel_log::StoredRecord;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::seqs::Seqs;
 
@@ -38,11 +36,15 @@ pub(crate) struct Logged {
 
 pub(crate) type Experiences<'a> = &'a (dyn Fn(System) -> Option<Box<dyn Experience>> + Sync);
 
-/// The part of an event that the table must give back.
+/// The part of an event that the table must give back: XXH3 over seq, kind, 0xff (no byte of UTF-8) and payload. Books in
+/// archives hold sums of it, so it stays as it is.
 pub(crate) fn content(seq: u64, kind: &str, payload: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (seq, kind, payload).hash(&mut hasher);
-    hasher.finish()
+    let mut hasher = Xxh3::new();
+    hasher.update(&seq.to_le_bytes());
+    hasher.update(kind.as_bytes());
+    hasher.update(&[0xff]);
+    hasher.update(payload.as_bytes());
+    hasher.digest()
 }
 
 impl Logged {

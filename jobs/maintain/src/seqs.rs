@@ -32,6 +32,25 @@ impl Seqs {
         true
     }
 
+    /// The stretches `from..to`, ascending.
+    pub fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
+    /// Adds whole stretches, ascending and disjoint among themselves.
+    pub fn extend(&mut self, others: &[(u64, u64)]) {
+        let mut all: Vec<_> = self.ranges.iter().chain(others).copied().collect();
+        all.sort_unstable();
+        self.ranges.clear();
+        for (from, to) in all {
+            match self.ranges.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => self.ranges.push((from, to)),
+            }
+        }
+        self.len = self.ranges.iter().map(|(from, to)| to - from).sum();
+    }
+
     #[cfg(test)]
     fn contains(&self, seq: u64) -> bool {
         self.ranges.get(self.ranges.partition_point(|(_, to)| *to <= seq)).is_some_and(|(from, _)| *from <= seq)
@@ -101,6 +120,10 @@ mod tests {
                 let last = random(below + 2);
                 let missing = (0..=last).filter(|seq| !plain_a.contains(seq) && !plain_b.contains(seq)).count();
                 assert_eq!(a.missing_to(last, b), missing as u64);
+                let mut both = a.clone();
+                both.extend(b.ranges());
+                assert_eq!(both.len(), plain_a.union(plain_b).count() as u64);
+                assert!(both.ranges.windows(2).all(|pair| pair[0].1 < pair[1].0), "{:?}", both.ranges);
             }
         }
     }

@@ -9,7 +9,12 @@ use arrow::{
 use flywheel_lake::{Lake, LakeError, ScanOptions, TableName};
 use futures::TryStreamExt;
 
-use crate::{dead_letters::REPLAY, games::content, seqs::Seqs};
+use crate::{
+    archive::{Archived, ArchivingError, Book},
+    dead_letters::REPLAY,
+    games::content,
+    seqs::Seqs,
+};
 
 /// One game by the tables.
 #[derive(Debug, Default)]
@@ -56,8 +61,14 @@ impl Versions {
 }
 
 impl Stored {
-    pub async fn read(lake: &Lake, versions: Versions) -> Result<Self, LakeError> {
+    /// What the tables hold, and what `archive` holds of theirs.
+    pub async fn read(lake: &Lake, versions: Versions, archive: Option<&Archived>) -> Result<Self, ArchivingError> {
         let mut stored = Self::default();
+        if let (Some(archive), Some(version)) = (archive, versions.events) {
+            for book in archive.books_as_of(version).await? {
+                stored.take_book(book);
+            }
+        }
         // A table that was not there then holds nothing.
         if versions.events.is_some() {
             stored.read_events(lake, versions.events).await?;
@@ -90,6 +101,16 @@ impl Stored {
             }
         }
         Ok(())
+    }
+
+    /// Rows that were moved to the archive count as in the table.
+    fn take_book(&mut self, book: Book) {
+        for (id, archived) in book.games {
+            let game = self.game(&id);
+            game.rows += archived.rows;
+            game.seqs.extend(&archived.seqs);
+            game.content = game.content.wrapping_add(archived.content);
+        }
     }
 
     async fn read_transitions(&mut self, lake: &Lake, version: Option<u64>) -> Result<(), LakeError> {

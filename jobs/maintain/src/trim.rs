@@ -1,10 +1,12 @@
-//! Keeps the log from growing for ever: what is old and in the tables leaves it.
+//! Keeps the log from growing for ever: what is old and in the tables, and in the archive where there is one, leaves it.
 
 use std::{sync::Arc, time::Duration};
 
 use flywheel_lake::{Lake, LakeError, TableName};
 use flywheel_log::{EventLog, LogError, LogErrorKind, Offset, Position, ReadLimit, Topic, TopicPartition};
 use tokio_util::sync::CancellationToken;
+
+use crate::archive::{ArchivingError, StreamArchive};
 
 /// What leaves the log, and when.
 pub struct TrimConfig {
@@ -29,6 +31,8 @@ pub enum TrimError {
     Lake(#[from] LakeError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("archiving what would be trimmed")]
+    Archive(#[from] ArchivingError),
 }
 
 /// The job that trims the log behind the tables.
@@ -36,12 +40,19 @@ pub struct Trim {
     log: Arc<dyn EventLog>,
     lake: Lake,
     config: TrimConfig,
+    archive: Option<StreamArchive>,
 }
 
 impl Trim {
     pub fn new(log: Arc<dyn EventLog>, lake: Lake, config: TrimConfig) -> Self {
         crate::metrics::describe();
-        Self { log, lake, config }
+        Self { log, lake, config, archive: None }
+    }
+
+    /// Nothing is trimmed that the archive does not hold; it is put there first.
+    #[must_use]
+    pub fn behind(self, archive: StreamArchive) -> Self {
+        Self { archive: Some(archive), ..self }
     }
 
     /// Runs until told to stop. A failure costs a round, nothing else.
@@ -78,7 +89,7 @@ impl Trim {
     /// Trims what is older than [`TrimConfig::keep`] at `now_ms` and behind every consumer. Returns how far, if anywhere.
     ///
     /// # Errors
-    /// If a position or the log cannot be read, or the log refuses.
+    /// If a position or the log cannot be read, the log refuses, or the archive does not take what would be trimmed.
     pub async fn trim(&self, of: &TopicPartition, now_ms: i64) -> Result<Option<Offset>, TrimError> {
         let mut done_by_all = None;
         for (table, app_id) in (self.config.consumers)(&of.topic, of.partition) {
@@ -94,9 +105,9 @@ impl Trim {
                 Ok(Some(up_to)) => trimmed = Some(up_to),
                 Ok(None) => return Ok(trimmed),
                 // Another process trims the same, and is further.
-                Err(error) if error.kind() == LogErrorKind::Trimmed => return Ok(trimmed),
-                Err(error) if error.kind() == LogErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error.into()),
+                Err(TrimError::Log(error)) if error.kind() == LogErrorKind::Trimmed => return Ok(trimmed),
+                Err(TrimError::Log(error)) if error.kind() == LogErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -107,7 +118,7 @@ impl Trim {
         of: &TopicPartition,
         done_by_all: Offset,
         oldest_kept: i64,
-    ) -> Result<Option<Offset>, LogError> {
+    ) -> Result<Option<Offset>, TrimError> {
         let bounds = self.log.bounds(of).await?;
         let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return Ok(None) };
         if done_by_all > last {
@@ -129,6 +140,14 @@ impl Trim {
         }
         let Some(up_to) = self.newest_before(of, first, last.min(done_by_all), until).await? else {
             return Ok(None);
+        };
+        // Nothing leaves that the archive does not hold.
+        let up_to = match &self.archive {
+            Some(archive) => match archive.keep(&self.log, of, up_to).await?.watermark {
+                Some(watermark) => watermark.min(up_to),
+                None => return Ok(None),
+            },
+            None => up_to,
         };
         self.log.trim(of, up_to).await?;
         Ok(Some(up_to))

@@ -157,6 +157,7 @@ impl World {
             topics: vec![(Topic::new(TOPIC), 1)],
             experience: Box::new(|_| Some(Box::new(Steps))),
             acknowledged: acknowledged.iter().map(|(game, seq)| (GameId::new(game).unwrap(), *seq)).collect(),
+            archive: None,
         };
         audit(&self.log, &self.lake, &config).await.unwrap()
     }

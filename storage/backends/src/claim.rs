@@ -129,6 +129,14 @@ impl Claims {
         }
     }
 
+    /// The name of the log that the tables here are written from, if any is written to them.
+    ///
+    /// # Errors
+    /// If the claim cannot be read.
+    pub async fn log(&self) -> anyhow::Result<Option<String>> {
+        Ok(self.read().await?.map(|claim| claim.log))
+    }
+
     async fn read(&self) -> anyhow::Result<Option<Claim>> {
         let read = async { self.store.get(&self.path).await?.bytes().await };
         let found = match read.await {

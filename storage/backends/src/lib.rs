@@ -4,8 +4,10 @@
 //! names backends: `embedded:` is the data folder's own log, shared with other processes of this machine over a
 //! Unix socket while one of them holds it; `redis://` is always there, `kafka://` with the feature `kafka`. Tables
 //! and models lie in the data folder, or below `s3://bucket/prefix` ([`StoreConfig`]); runs in a file there, or in
-//! PostgreSQL ([`CatalogConfig`]).
+//! PostgreSQL ([`CatalogConfig`]); what is archived in a folder or, with the feature `archive-s3`, below such a prefix
+//! ([`ArchiveConfig`]).
 
+mod archive;
 mod catalog;
 mod claim;
 mod credentials;
@@ -19,6 +21,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use flywheel_archive::ColdStore;
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::{EventLog, Reserve, Reserved};
@@ -29,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::claim::{Claims, LogName};
 pub use crate::{
+    archive::ArchiveConfig,
     catalog::CatalogConfig,
     claim::OtherLog,
     probe::{Probe, Promise, probe},
@@ -130,6 +134,26 @@ impl BackendUrls {
     /// If the database cannot be opened or migrated.
     pub async fn open_catalog(&self) -> anyhow::Result<Catalog> {
         self.catalog.open(&self.data).await
+    }
+
+    /// Where sealed days and trimmed records go, if anywhere. It belongs to these tables alone: says so there, or sees it.
+    ///
+    /// # Errors
+    /// If a setting does not fit, the archive cannot be reached, or it belongs to other tables.
+    pub async fn open_archive(&self, config: &ArchiveConfig) -> anyhow::Result<Option<Arc<dyn ColdStore>>> {
+        let Some(store) = config.cold_store()? else { return Ok(None) };
+        archive::claim(&*store, &self.owner().await?).await?;
+        Ok(Some(store))
+    }
+
+    /// What an archive calls these tables: a bucket by its place, a folder by the log that they are of.
+    async fn owner(&self) -> anyhow::Result<String> {
+        if !self.store.is_local() {
+            return Ok(self.store.url.trim_end_matches('/').to_owned());
+        }
+        self.claims().await?.log().await?.with_context(|| {
+            format!("`{}` does not say yet of which log its tables are; start `flywheel up` on it once", self.data.display())
+        })
     }
 
     /// Folder of the embedded log.

@@ -8,7 +8,7 @@ use flywheel_log::EventLog;
 use flywheel_registry::Registry;
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, S3ConditionalPut},
+    aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
     path::Path,
 };
 use schemars::JsonSchema;
@@ -106,6 +106,18 @@ impl StoreConfig {
         if self.is_local() {
             return Ok(None);
         }
+        let S3 { client, bucket, prefix, region, credentials } = self.s3()?;
+        let setting = Setting {
+            bucket: bucket.clone(),
+            endpoint: if self.endpoint.is_empty() { format!("AWS, {region}") } else { self.endpoint.clone() },
+            region,
+            credentials: credentials.source().to_owned(),
+        };
+        Ok(Some(Bucket { store: Arc::new(Explained::new(Arc::new(client), setting)), bucket, prefix, credentials }))
+    }
+
+    /// The client of a bucket, with what was made out of the settings.
+    pub(crate) fn s3(&self) -> anyhow::Result<S3> {
         let (bucket, prefix) = self.place()?;
         let credentials = credentials::find(&self.credentials.file)?;
         let region = [self.region.clone()]
@@ -136,14 +148,8 @@ impl StoreConfig {
             });
         }
         builder = credentials.apply(builder);
-        let store = builder.build().with_context(|| format!("opening the bucket `{bucket}` of `store.url`"))?;
-        let setting = Setting {
-            bucket: bucket.clone(),
-            endpoint: if self.endpoint.is_empty() { format!("AWS, {region}") } else { self.endpoint.clone() },
-            region,
-            credentials: credentials.source().to_owned(),
-        };
-        Ok(Some(Bucket { store: Arc::new(Explained::new(Arc::new(store), setting)), bucket, prefix, credentials }))
+        let client = builder.build().with_context(|| format!("opening the bucket `{bucket}` of `store.url`"))?;
+        Ok(S3 { client, bucket, prefix, region, credentials })
     }
 
     /// Bucket and prefix of `url`.
@@ -194,6 +200,15 @@ impl StoreConfig {
         }
         Ok(())
     }
+}
+
+/// A bucket as its client sees it.
+pub(crate) struct S3 {
+    pub client: AmazonS3,
+    pub bucket: String,
+    pub prefix: Path,
+    pub region: String,
+    pub credentials: Credentials,
 }
 
 /// A bucket with a prefix, below which `lake/` and `registry/` lie.

@@ -96,7 +96,7 @@ impl Table {
             partition_by: Some(flywheel_tables::PARTITION_COLUMNS.map(str::to_owned).to_vec()),
             predicate: None,
         };
-        match self.commit(actions, operation, Condition::Positions(advances)).await? {
+        match self.commit(actions, operation, Condition { positions: advances, ..Condition::default() }).await? {
             Ok(version) => {
                 crate::metrics::committed(self.name(), rows, &adds, started.elapsed());
                 self.keep_log_short(version).await;
@@ -133,7 +133,7 @@ impl Table {
 }
 
 impl Stop {
-    fn into_commit(self, table: &Table) -> Result<Commit, LakeError> {
+    pub(crate) fn into_commit(self, table: &Table) -> Result<Commit, LakeError> {
         let (kind, why) = match self {
             Self::Reached(version) => return Ok(Commit { version, rows: 0, files: 0, skipped: true }),
             Self::Moved(why) => (LakeErrorKind::Moved, why),
@@ -141,7 +141,7 @@ impl Stop {
                 metrics::counter!(crate::metrics::COMMITS_FENCED).increment(1);
                 (LakeErrorKind::Fenced, why)
             }
-            Self::Taken => unreachable!("an append takes no files out"),
+            Self::Taken => unreachable!("whoever takes files out has looked for it"),
         };
         Err(LakeError::new(kind, "appending to", table.name(), why))
     }

@@ -24,12 +24,18 @@ enum Settled {
     Taken,
 }
 
+/// Words that a commit carries for people, such as where the rows are that it takes out.
+pub(crate) const NOTE_KEY: &str = "flywheelNote";
+
 /// What must be true of the newest state for a commit to happen.
-pub(crate) enum Condition<'a> {
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Condition<'a> {
     /// The positions stand where the writer believes.
-    Positions(&'a [Advance]),
+    pub positions: &'a [Advance],
     /// The files that it takes out are there.
-    Files(&'a [DataFile]),
+    pub files: &'a [DataFile],
+    /// Carried by the commit.
+    pub note: Option<&'a str>,
 }
 
 /// Why nothing was committed.
@@ -57,30 +63,19 @@ impl Table {
         condition: Condition<'_>,
     ) -> Result<Result<Version, Stop>, LakeError> {
         let _turn = self.inner.turn.lock().await;
-        let positions = match condition {
-            Condition::Positions(advances) => advances,
-            Condition::Files(_) => &[],
-        };
+        let Condition { positions, files, note } = condition;
         let transactions = positions.iter().map(|to| Transaction::new(&to.app_id, to.to)).collect();
         let nonce = Uuid::new_v4().to_string();
-        let data = CommitData::new(
-            actions,
-            operation,
-            HashMap::from([(NONCE_KEY.to_owned(), nonce.clone().into())]),
-            transactions,
-        );
+        let mut words = HashMap::from([(NONCE_KEY.to_owned(), nonce.clone().into())]);
+        words.extend(note.map(|note| (NOTE_KEY.to_owned(), note.into())));
+        let data = CommitData::new(actions, operation, words, transactions);
         let bytes = data
             .get_bytes()
             .map_err(|e| LakeError::new(LakeErrorKind::Internal, "encoding a commit of", self.name(), e))?;
         loop {
             let state = self.create().await?;
-            let stop = match condition {
-                Condition::Positions(advances) => self.weigh(&state, advances).await?,
-                Condition::Files(files) => {
-                    files.iter().any(|file| !state.files.contains_key(&file.path)).then_some(Stop::Taken)
-                }
-            };
-            if let Some(stop) = stop {
+            let taken = || files.iter().any(|file| !state.files.contains_key(&file.path)).then_some(Stop::Taken);
+            if let Some(stop) = self.weigh(&state, positions).await?.or_else(taken) {
                 return Ok(Err(stop));
             }
             let version = state.version + 1;

@@ -61,8 +61,27 @@ impl Table {
     /// If the store fails or a file is damaged; merges done before that stand.
     pub async fn compact_with(&self, options: &CompactOptions) -> Result<CompactReport, LakeError> {
         let files = self.files().await?;
-        let mut report = CompactReport { files_before: files.len(), ..CompactReport::default() };
-        for group in groups(files, options) {
+        let before = files.len();
+        self.merge_all(groups(files, options), before).await
+    }
+
+    /// Merges all small files of one day into files of about `target_bytes`, and leaves at most one that is smaller: what
+    /// [`Table::compact_with`] finds nothing to do in.
+    ///
+    /// # Errors
+    /// As [`Table::compact_with`].
+    pub async fn compact_day(&self, system: &str, dt: &str, target_bytes: u64) -> Result<CompactReport, LakeError> {
+        let files = self.files().await?;
+        let before = files.len();
+        let of_day = files.into_iter().filter(|f| f.system == system && f.dt == dt && f.bytes < target_bytes);
+        let mut groups = filled(of_day, target_bytes);
+        groups.retain(|group| group.len() >= 2);
+        self.merge_all(groups, before).await
+    }
+
+    async fn merge_all(&self, groups: Vec<Vec<DataFile>>, files_before: usize) -> Result<CompactReport, LakeError> {
+        let mut report = CompactReport { files_before, ..CompactReport::default() };
+        for group in groups {
             let bytes: u64 = group.iter().map(|file| file.bytes).sum();
             report.bytes_read += bytes;
             match self.merge(&group).await? {
@@ -95,7 +114,7 @@ impl Table {
         let removed = group.iter().map(|file| Action::Remove(file.remove(now_ms())));
         let actions = removed.chain([Action::Add(merged.add)]).collect();
         let operation = DeltaOperation::Optimize { predicate: None, target_size: size as i64 };
-        match self.commit(actions, operation, Condition::Files(group)).await? {
+        match self.commit(actions, operation, Condition { files: group, ..Condition::default() }).await? {
             Ok(version) => {
                 self.keep_log_short(version).await;
                 Ok(Some(size))
@@ -138,21 +157,27 @@ fn groups(files: Vec<DataFile>, options: &CompactOptions) -> Vec<Vec<DataFile>> 
     }
     let mut groups = Vec::new();
     for tier in tiers.into_values() {
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        for file in tier {
-            bytes += file.bytes;
-            group.push(file);
-            if bytes >= options.target_bytes {
-                groups.push(std::mem::take(&mut group));
-                bytes = 0;
-            }
-        }
-        groups.push(group);
+        groups.extend(filled(tier, options.target_bytes));
     }
     groups.retain(|group| {
         let full = group.iter().map(|file| file.bytes).sum::<u64>() >= options.target_bytes;
         group.len() >= 2 && (full || group.len() >= options.min_files)
     });
+    groups
+}
+
+/// Neighbours until they are enough for one file; the last group may be less, or empty.
+fn filled(files: impl IntoIterator<Item = DataFile>, target_bytes: u64) -> Vec<Vec<DataFile>> {
+    let (mut groups, mut group, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for file in files {
+        bytes += file.bytes;
+        group.push(file);
+        if bytes >= target_bytes {
+            groups.push(std::mem::take(&mut group));
+            bytes = 0;
+        }
+    }
+    groups.push(group);
     groups
 }
 

@@ -84,7 +84,8 @@ impl Table {
             partition_by: Some(flywheel_tables::PARTITION_COLUMNS.map(str::to_owned).to_vec()),
             predicate: None,
         };
-        let done = self.commit(Vec::new(), operation, Condition::Positions(advances)).await?;
+        let done =
+            self.commit(Vec::new(), operation, Condition { positions: advances, ..Condition::default() }).await?;
         if let Ok(version) = done {
             self.keep_log_short(version).await;
         }

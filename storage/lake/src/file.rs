@@ -4,7 +4,7 @@ use deltalake::kernel::{Add, LogicalFileView, Remove};
 use serde::{Deserialize, Serialize};
 
 /// One Parquet file of a table version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
     /// Relative to the table's folder.
     pub path: String,

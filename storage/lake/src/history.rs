@@ -1,7 +1,7 @@
 use deltalake::kernel::{Action, Version};
 use serde::Serialize;
 
-use crate::{LakeError, LakeErrorKind, Table};
+use crate::{LakeError, LakeErrorKind, Table, commit::NOTE_KEY};
 
 /// One commit of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ pub struct HistoryEntry {
     pub rows_added: u64,
     /// The positions that it reached.
     pub positions: Vec<(String, i64)>,
+    /// What the writer said of it, such as where the rows went that it took out.
+    pub note: Option<String>,
 }
 
 impl Table {
@@ -45,12 +47,14 @@ fn entry(version: Version, actions: &[Action]) -> HistoryEntry {
         files_removed: 0,
         rows_added: 0,
         positions: Vec::new(),
+        note: None,
     };
     for action in actions {
         match action {
             Action::CommitInfo(info) => {
                 entry.timestamp_ms = info.timestamp.unwrap_or_default();
                 entry.operation = info.operation.clone().unwrap_or_default();
+                entry.note = info.info.get(NOTE_KEY).and_then(|note| note.as_str()).map(str::to_owned);
             }
             Action::Add(add) => {
                 entry.files_added += 1;

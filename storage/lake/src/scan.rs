@@ -118,6 +118,54 @@ impl Table {
         Ok(Arc::new(Schema::new(wanted.collect::<Vec<_>>())))
     }
 
+    /// The given columns of these files, one after the other, whatever version they belong to.
+    ///
+    /// # Errors
+    /// As [`Table::scan_stream`].
+    pub fn scan_files(
+        &self,
+        files: Vec<DataFile>,
+        columns: &[&str],
+    ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
+        let columns = self.projection(Some(&columns.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()))?;
+        let table = self.clone();
+        let batches = stream::iter(files).then(move |file| {
+            let (table, columns) = (table.clone(), Arc::clone(&columns));
+            async move { table.read_file(file, columns).await }
+        });
+        Ok(batches.try_flatten().boxed())
+    }
+
+    /// A file as it lies in the store.
+    ///
+    /// # Errors
+    /// `NotFound` if it is gone; and what reading the store may bring.
+    pub async fn file_bytes(&self, file: &DataFile) -> Result<Bytes, LakeError> {
+        let read = async { self.inner.store.get(&Path::from(file.path.as_str())).await?.bytes().await };
+        let name = format!("{}/{}", self.name(), file.path);
+        let bytes = read.await.map_err(|e| LakeError::store("reading file", &name, e))?;
+        if bytes.len() as u64 == file.bytes {
+            return Ok(bytes);
+        }
+        let why = format!("it has {} bytes; its commit says {}", bytes.len(), file.bytes);
+        Err(LakeError::new(LakeErrorKind::Corrupt, "reading file", name, why))
+    }
+
+    /// The given columns of a file whose bytes are at hand.
+    ///
+    /// # Errors
+    /// `InvalidData` for an unknown column; `Corrupt`, by the stream, where the bytes are damaged.
+    pub fn decode_file(
+        &self,
+        file: &DataFile,
+        bytes: Bytes,
+        columns: &[&str],
+    ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
+        let columns = self.projection(Some(&columns.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()))?;
+        let name = format!("{}/{}", self.name(), file.path);
+        Ok(decoding(Source::Bytes(bytes), file.clone(), columns, name))
+    }
+
     pub(crate) async fn read_file(
         &self,
         file: DataFile,
@@ -134,11 +182,20 @@ impl Table {
                 Source::Bytes(parts.concat().into())
             }
         };
-        // Decoding is work: it goes to a blocking thread, a few batches ahead of whoever reads.
-        let (send, receive) = tokio::sync::mpsc::channel(2);
-        tokio::task::spawn_blocking(move || decode(source, &file, &columns, &name, &send));
-        Ok(stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) }).boxed())
+        Ok(decoding(source, file, columns, name))
     }
+}
+
+/// Decoding is work: it goes to a blocking thread, a few batches ahead of whoever reads.
+fn decoding(
+    source: Source,
+    file: DataFile,
+    columns: Arc<Schema>,
+    name: String,
+) -> BoxStream<'static, Result<RecordBatch, LakeError>> {
+    let (send, receive) = tokio::sync::mpsc::channel(2);
+    tokio::task::spawn_blocking(move || decode(source, &file, &columns, &name, &send));
+    stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) }).boxed()
 }
 
 /// A batch of a scan has this many rows, or fewer if they are large.

@@ -167,6 +167,21 @@ impl Table {
         Ok(position)
     }
 
+    /// The positions as of `version`; one that was not there yet is `None`.
+    ///
+    /// # Errors
+    /// `NotFound` if the log does not hold that version any more; and if it cannot be read.
+    pub async fn positions_as_of(&self, version: Version, app_ids: &[String]) -> Result<Vec<Option<i64>>, LakeError> {
+        let table = self.at(version).await?;
+        let snapshot = table.snapshot().map_err(|e| self.failed("reading the state of", e))?;
+        let mut found = Vec::with_capacity(app_ids.len());
+        for app_id in app_ids {
+            let position = snapshot.transaction_version(&self.inner.log, app_id).await;
+            found.push(position.map_err(|e| self.failed("reading positions of", e))?);
+        }
+        Ok(found)
+    }
+
     /// The table as of `version`, straight from the log.
     pub(crate) async fn at(&self, version: Version) -> Result<DeltaTable, LakeError> {
         let mut table = DeltaTable::new(Arc::clone(&self.inner.log));

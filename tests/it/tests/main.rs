@@ -1,5 +1,6 @@
 //! Scenarios over the real programs, in one binary.
 
+mod archive;
 mod bad_input;
 mod commands;
 mod dead_letters;

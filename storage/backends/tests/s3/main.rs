@@ -3,6 +3,7 @@
 //! The cases of the lake (`storage/lake/tests/common/commits.rs`) and of the registry (`storage/registry/tests/it`) run
 //! here unchanged, beside what only a server can break.
 
+mod archive;
 mod kill;
 mod messages;
 mod python;

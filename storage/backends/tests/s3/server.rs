@@ -170,16 +170,32 @@ impl Server {
         eprintln!("{:?} answers after {:?}", self.kind, began.elapsed());
     }
 
-    /// moto asks for no signature.
     fn make_bucket(&self) {
+        self.ask("PUT", &format!("/{BUCKET}"), "");
+    }
+
+    /// The answer of moto, which asks for no signature.
+    pub fn get(&self, path: &str) -> String {
+        self.ask("GET", path, "")
+    }
+
+    /// As [`Server::get`].
+    pub fn put(&self, path: &str, body: &str) {
+        let answer = self.ask("PUT", path, body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
         use std::io::{Read, Write};
-        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.ports[0])) else { return };
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.ports[0])) else { return String::new() };
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let request =
-            format!("PUT /{BUCKET} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        if stream.write_all(request.as_bytes()).is_ok() {
-            let _answer = stream.read_to_end(&mut Vec::new());
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n");
+        let mut answer = Vec::new();
+        if stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).is_ok() {
+            let _until_it_closes = stream.read_to_end(&mut answer);
         }
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub fn said(&self) -> String {

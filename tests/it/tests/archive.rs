@@ -1,0 +1,90 @@
+//! `flywheel archive` and `flywheel restore` by their words and exit codes, on a data folder with old days.
+
+use std::{fs, path::Path};
+
+use flywheel_events::{Event, GameId, System};
+use flywheel_it::{Scratch, flywheel, program};
+use flywheel_lake::{Lake, TableName};
+use flywheel_tables::EventsBuilder;
+use serde_json::json;
+
+const DAY_MS: i64 = 86_400_000;
+/// Noon of 2026-02-01.
+const NOON: i64 = 1_769_947_200_000;
+
+/// Three days of February with 30 events each, taken by every consumer but for the last day.
+fn old_days(data: &Path) {
+    fs::create_dir_all(data.join("log")).unwrap();
+    fs::write(data.join("VERSION"), "1\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let lake = Lake::local(data.join("lake")).unwrap();
+        for day in 0..3i64 {
+            let mut rows = EventsBuilder::new();
+            for seq in 0..30u64 {
+                let game = GameId::new(format!("g-{day}")).unwrap();
+                let event = Event::new(System::Tank, "tank.tick", game, seq, NOON).payload(&json!({ "tick": seq }));
+                rows.push(&event, 0, day * 100 + seq as i64, NOON + day * DAY_MS);
+            }
+            lake.table(TableName::Events).append(vec![rows.finish()], &[]).await.unwrap();
+        }
+        let land = [("land/fw.tank.events/0".to_owned(), 250)];
+        lake.table(TableName::Events).append(vec![], &land).await.unwrap();
+        let low = [("assemble/fw.tank.events/0/low".to_owned(), 210)];
+        lake.table(TableName::Episodes).append(vec![], &low).await.unwrap();
+    });
+}
+
+#[test]
+fn old_days_are_archived_listed_and_brought_back_by_command() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("archive");
+    let (data, cold) = (scratch.data(), scratch.path().join("cold"));
+    old_days(&data);
+    let run = |arguments: &[&str]| flywheel(&program, &data, arguments);
+    let scanned = || {
+        let mut lines: Vec<_> =
+            run(&["table", "scan", "events", "-n", "1000"]).stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = scanned();
+    assert_eq!(before.len(), 90);
+
+    let nowhere = run(&["archive"]);
+    assert!(nowhere.code == Some(3) && nowhere.stderr.contains("archive.url"), "{nowhere:?}");
+    fs::write(scratch.path().join("flywheel.toml"), format!("[archive]\nurl = \"file://{}\"\n", cold.display()))
+        .unwrap();
+
+    let ahead = run(&["archive", "--before", "2999-01-01"]);
+    assert!(ahead.code == Some(2) && ahead.stderr.contains("lies ahead"), "{ahead:?}");
+    let would = run(&["archive", "--dry-run", "--json"]).json();
+    assert_eq!((would["archived"].as_array().unwrap().len(), &would["dry_run"]), (2, &json!(true)));
+    assert_eq!(scanned(), before);
+
+    // The third day has an open game; `archive.after_days` is long over for all of them.
+    let done = run(&["archive"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stdout.contains("tank 2026-02-01: 30 rows") && done.stdout.contains("2026-02-03 waits"), "{done:?}");
+    assert_eq!(scanned().len(), 30);
+    let listed = run(&["archive", "ls", "--json"]).json();
+    let days = listed["days"].as_array().unwrap();
+    assert_eq!(days.iter().map(|day| &day["state"]).collect::<Vec<_>>(), ["archived", "archived"]);
+    assert_eq!((&days[0]["rows"], &days[0]["games"], &days[0]["readiness"]), (&json!(30), &json!(1), &json!("ready")));
+    assert!(run(&["doctor"]).stdout.contains("file:"), "it says where the archive is");
+
+    let unknown = run(&["restore", "2025-01-01"]);
+    assert!(unknown.code == Some(5) && unknown.stderr.contains("archive ls"), "{unknown:?}");
+    assert_eq!(run(&["restore", "yesterday"]).code, Some(2));
+    let restored = run(&["restore", "2026-02-01", "2026-02-02", "--json"]);
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert_eq!(restored.json()[1]["state"], "done");
+    assert_eq!(run(&["restore", "2026-02-01", "--json"]).json()[0]["state"], "there");
+    assert_eq!(scanned(), before);
+
+    // Another data folder may not use the same archive.
+    let other = scratch.path().join("other");
+    old_days(&other);
+    let refused = flywheel(&program, &other, &["archive"]);
+    assert!(refused.code == Some(4) && refused.stderr.contains("archive of other tables"), "{refused:?}");
+}

@@ -4,6 +4,7 @@
 //! flow `replay` in the same table then says so. Killed between the two, the next replay finds the event in the log or in
 //! the table and only writes the row, so the event is there once and the letter is not asked about again.
 
+mod crowded;
 mod put_back;
 
 use std::{
@@ -250,7 +251,7 @@ impl DeadLetters {
     }
 
     /// Puts the letters that decode by now back into `log`, each once, however often this is called or killed. Those of
-    /// games with too many gaps stay unless they are asked for by position.
+    /// games that still have too many gaps stay, unless they are asked for by position.
     ///
     /// Beside a running loop, too. Reads the bytes of all letters, the columns `game_id` and `seq` of table `events`, and
     /// what the log holds behind `land`; memory is bounded by a batch of letters.
@@ -271,6 +272,7 @@ impl DeadLetters {
         let mut unseen = asked.clone().unwrap_or_default();
         if let Some(version) = self.table.version().await? {
             let marks = self.marks(version).await?;
+            let mut crowded = self.crowded(version).await?;
             let options = ScanOptions { version: Some(version), ..ScanOptions::default() };
             let mut batches = self.table.scan_stream(options).await?;
             let (mut ready, mut bytes) = (Vec::new(), 0);
@@ -289,12 +291,11 @@ impl DeadLetters {
                         report.replayed_before += 1;
                         continue;
                     }
-                    if asked.is_none() && row.reason == TOO_MANY_GAPS {
-                        let detail = format!("{}; name it if its game has fewer by now", row.detail);
-                        report.stays(position, TOO_MANY_GAPS, detail);
-                        continue;
-                    }
                     match self.read(&position, row) {
+                        Ok(letter) if asked.is_none() && !crowded.has_room(&letter.game_id, letter.seq) => {
+                            let why = format!("`{}` still has more gaps in seq than are kept track of", letter.game_id);
+                            report.stays(position, TOO_MANY_GAPS, why);
+                        }
                         Ok(letter) => {
                             bytes += letter.raw.len();
                             ready.push(letter);

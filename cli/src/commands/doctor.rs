@@ -134,6 +134,8 @@ fn disk(space: Option<Space>, limits: ReserveLimits) -> Check {
         );
     }
     ok("disk", format!("{:.1} GB free", free as f64 / (1u64 << 30) as f64))
+}
+
 /// Whether the archive can be reached; nothing is written to it.
 async fn archive(config: &Config) -> Check {
     if !config.archive.is_on() {

@@ -152,7 +152,10 @@ impl BackendUrls {
             return Ok(self.store.url.trim_end_matches('/').to_owned());
         }
         self.claims().await?.log().await?.with_context(|| {
-            format!("`{}` does not say yet of which log its tables are; start `flywheel up` on it once", self.data.display())
+            format!(
+                "`{}` does not say yet of which log its tables are; start `flywheel up` on it once",
+                self.data.display()
+            )
         })
     }
 

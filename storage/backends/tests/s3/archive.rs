@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use flywheel_archive::{ArchiveErrorKind, ColdStore, Readiness, Temper, conformance::ArchiveFixture, keep, sha256};
-use flywheel_backends::{ArchiveConfig, BackendUrls, StoreConfig};
+use flywheel_backends::{ArchiveConfig, BackendUrls, Backends, CatalogConfig, StoreConfig};
 use flywheel_lake::{Lake, TableName};
 use flywheel_maintain::{Archive, ArchiveOptions, ArchivingConfig, Day, Restored};
 
@@ -180,7 +180,12 @@ async fn an_archive_in_a_bucket_belongs_to_one_set_of_tables() {
             log: "embedded:".into(),
             data: dir.path().to_owned(),
             store: StoreConfig::default(),
+            catalog: CatalogConfig::default(),
         };
+        // A first start says of which log the tables are.
+        for dir in [&one, &two] {
+            Backends::open(&urls(dir)).await.unwrap();
+        }
         let store = urls(&one).open_archive(&config).await.unwrap().unwrap();
         keep(&*store, "index/a", "x".into(), Temper::Warm).await.unwrap();
         urls(&one).open_archive(&config).await.unwrap();

@@ -16,6 +16,9 @@ const NOON: i64 = 1_769_947_200_000;
 fn old_days(data: &Path) {
     fs::create_dir_all(data.join("log")).unwrap();
     fs::write(data.join("VERSION"), "1\n").unwrap();
+    // As `flywheel up` says at its first start of which log the tables are.
+    let claim = json!({ "format": 1, "log": format!("log of {}", data.display()), "place": "embedded:" });
+    fs::write(data.join("flywheel.json"), claim.to_string()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let lake = Lake::local(data.join("lake")).unwrap();

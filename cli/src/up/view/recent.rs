@@ -10,6 +10,9 @@ use std::{
 
 use tokio::sync::OnceCell;
 
+/// By key: since when, and the answer or the one fetch that is under way.
+type Answers<K, V> = HashMap<K, (Instant, Arc<OnceCell<V>>)>;
+
 /// Keeps each answer for as long as it is fresh. Who asks for one that is being fetched waits for that one; an error is
 /// told to who got it, and the next one asks again.
 ///
@@ -17,7 +20,7 @@ use tokio::sync::OnceCell;
 pub(super) struct Recent<K, V> {
     fresh: Duration,
     limit: usize,
-    answers: Mutex<HashMap<K, (Instant, Arc<OnceCell<V>>)>>,
+    answers: Mutex<Answers<K, V>>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
@@ -25,7 +28,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         Self { fresh, limit, answers: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, (Instant, Arc<OnceCell<V>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Answers<K, V>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -265,9 +265,12 @@ async fn a_corrupt_champion_is_refused_by_name_and_the_old_one_plays_on() {
         over.store(true, Relaxed);
     };
     tokio::join!(playing, promoting);
-    while turning.agent.stats().swaps_refused == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let refused = async {
+        while turning.agent.stats().swaps_refused == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), refused).await.expect("the corrupt champion is refused");
     assert_eq!(turning.agent.stats().swaps_refused, 1);
     let games = turning.events().await;
     let refused = games[0].iter().find(|e| e.kind == kinds::MODEL_SWAP_REFUSED).expect("the refusal is an event");

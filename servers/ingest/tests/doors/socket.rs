@@ -101,9 +101,12 @@ async fn binary_frames_long_frames_silence_and_a_stop_have_their_codes() {
     let server = Server::with(MemoryLog::new(), config).await;
     let mut silent = connect(&server).await;
     // A client that is not polled answers no ping, and its place is free once it was given up.
-    while connect_async(format!("ws://{}/v1/events/ws", server.addr)).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let free = async {
+        while connect_async(format!("ws://{}/v1/events/ws", server.addr)).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(120), free).await.expect("the silent one is given up");
     assert_eq!(next(&mut silent).await, Err(1008));
 }
 

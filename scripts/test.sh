@@ -71,7 +71,7 @@ step "the library for power cuts" cargo build --locked $CARGO_QUIET -p flywheel-
 if have timeout; then limit='timeout 3600'; else limit=''; fi
 step "the Rust tests" $limit cargo test --no-fail-fast "$@"
 have redis-server || skip "the log on Redis" "$(install_hint redis-server)"
-have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || skip "the catalog on PostgreSQL" "$(install_hint postgresql)"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || skip "the catalog on PostgreSQL" "$(install_hint postgresql)"
 requires kafka || skip "the log on a Kafka broker" "FLYWHEEL_REQUIRE=kafka make test, with a Java 17 runtime and Maven"
 requires s3 || skip "tables and models on S3" "FLYWHEEL_REQUIRE=s3 make test"
 [ "$(id -u)" = 0 ] || skip "a disk that is nearly full" "only root may mount one"

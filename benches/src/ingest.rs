@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         fs::remove_file(&file).context("removing the events")?;
     }
     figures.extend(runtime.block_on(freshness(folder.path(), options.window))?);
+    figures.extend(runtime.block_on(crate::streams::redis(1_500_000))?);
     Ok(figures)
 }
 

@@ -7,6 +7,7 @@ pub mod ingest;
 mod pin;
 pub mod replay;
 pub mod sim;
+pub mod streams;
 pub mod swap;
 
 use std::{

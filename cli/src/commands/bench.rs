@@ -4,13 +4,16 @@ use std::{
 };
 
 use anyhow::Context;
+use flywheel_backends::BackendUrls;
 use flywheel_benches::{Figure, Options};
 use serde_json::Value;
 
 use crate::{
     Global,
+    config::Config,
     exit::{Code, Failure},
     output,
+    systems::urls,
 };
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +30,12 @@ pub struct Args {
     /// Python with the peers installed; `make bench` makes one
     #[arg(long, env = "FLYWHEEL_PYTHON", default_value = ".venv/bin/python")]
     python: PathBuf,
+    /// Through this log instead, `redis://…` or `kafka://…`: appends events, then lands them; only with `ingest`
+    #[arg(long, value_name = "URL")]
+    through: Option<String>,
+    /// With --through: how many
+    #[arg(long, default_value_t = 1_000_000, requires = "through")]
+    events: u64,
     /// Folder of the peer programs
     #[arg(long, default_value = "benches/peers")]
     peers: PathBuf,
@@ -59,6 +68,14 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         return Err(Failure::msg(Code::NotFound, format!("the peers need `{}`", args.python.display()))
             .hint("`make bench` installs them, or name another Python with --python"));
     }
+    if let Some(url) = args.through {
+        if args.benches != [Bench::Ingest] {
+            return Err(Failure::msg(Code::Usage, "--through belongs to `flywheel bench ingest`"));
+        }
+        let figures = through(global, url, args.events).await?;
+        print(global, &figures);
+        return Ok(());
+    }
     let options = Options { peer: args.peer, window: args.window, python: args.python, peers: args.peers };
     let benches = if args.benches.is_empty() { Bench::ALL.to_vec() } else { args.benches };
     for bench in benches {
@@ -89,6 +106,15 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         crate::output::note!("{bench:?}: {:.0} s", started.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// Events through the log at `url` into a table of their own.
+async fn through(global: &Global, url: String, events: u64) -> Result<Vec<Value>, Failure> {
+    let urls = BackendUrls { log: url, ..urls(&Config::load(global)?) };
+    let log = urls.open_shared_log().await.map_err(|error| Failure::new(Code::Unreachable, error))?;
+    crate::output::note!("{events} events through {}", urls.shown_log());
+    let figures = flywheel_benches::streams::through(log, events).await?;
+    Ok(figures.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
 /// A peer's Python may lack its packages; `make bench` has one that does not.

@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use flywheel_it::{Appender, Loop, Redis, Scratch, command, flywheel, program, signal, wait_for};
@@ -89,10 +89,12 @@ fn says(line: &Value, what: &str) -> bool {
     line["message"].as_str().is_some_and(|message| message.contains(what))
 }
 
-/// Appends events of all games until told to stop; returns how many of each.
+/// Appends events of all games, `FLYWHEEL_RATE` a second, until told to stop; returns how many of each.
 fn produce(mut to: Appender, stop: &AtomicBool, total: &AtomicU64) -> u64 {
+    let pause = Duration::from_secs(1) * GAMES / number("FLYWHEEL_RATE", 960) as u32;
     let mut seq = 0_u64;
     while !stop.load(Ordering::Relaxed) {
+        let next = Instant::now() + pause;
         let entries: Vec<_> = (0..GAMES)
             .map(|game| {
                 let event = json!({"v": 1, "system": "tank", "kind": "tank.tick", "game_id": format!("g{game}"), "seq": seq,
@@ -103,7 +105,7 @@ fn produce(mut to: Appender, stop: &AtomicBool, total: &AtomicU64) -> u64 {
         to.append(&entries);
         seq += 1;
         total.fetch_add(u64::from(GAMES), Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     seq
 }

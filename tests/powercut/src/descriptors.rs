@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use libc::c_int;
+use libc::{c_int, c_uint};
 
 use crate::{journal::watch, paths};
 
@@ -71,4 +71,24 @@ pub unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 pub unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     forget(new);
     unsafe { libc::syscall(libc::SYS_dup3, old, new, flags) as c_int }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    (first..=last.min(KNOWN as c_uint)).for_each(|fd| forget(fd as c_int));
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) as c_int }
+}
+
+/// The C library closes streams by ways of its own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
+    type Close = unsafe extern "C" fn(*mut libc::FILE) -> c_int;
+    unsafe {
+        forget(libc::fileno(stream));
+        let real = libc::dlsym(libc::RTLD_NEXT, c"fclose".as_ptr());
+        if real.is_null() {
+            crate::journal::give_up("cannot find the C library's `fclose`");
+        }
+        std::mem::transmute::<*mut libc::c_void, Close>(real)(stream)
+    }
 }

@@ -1,4 +1,4 @@
-//! The journal of one watched process: how each change can be undone, and when it was safe. Shared, as source, by the
+//! The journal of one watched process and its children: how each change can be undone, and when it was safe. Shared, as source, by the
 //! library that writes it and by `flywheel-torture`, which reads it after the power went.
 //!
 //! A record is a header of little-endian numbers, then two byte strings. It is written before its change is
@@ -8,6 +8,8 @@
 pub const ROOT: &str = "FLYWHEEL_POWERCUT_ROOT";
 /// File that the records are appended to; outside of the folder.
 pub const JOURNAL: &str = "FLYWHEEL_POWERCUT_JOURNAL";
+/// What the processes that write a journal share lies in a file of the journal's name and this.
+pub const SHARED: &str = ".shared";
 /// Folder, on the same file system and outside of the watched one, that keeps what was unlinked or replaced.
 pub const STASH: &str = "FLYWHEEL_POWERCUT_STASH";
 /// Longest time that a sync takes longer than it would, in microseconds; none if absent. A slow disk is cut more often
@@ -26,7 +28,7 @@ pub enum Kind {
     Data = 1,
     /// File `subject` gets size `a`, it had `b`. `first`: what is cut off.
     Size = 2,
-    /// File or folder `subject` was synced: its first `a` records are safe (of all records of the process).
+    /// File or folder `subject` was synced: its first `a` records are safe (of all records of the journal).
     Sync = 3,
     /// `first` is a new file in folder `subject`.
     Create = 4,
@@ -41,6 +43,8 @@ pub enum Kind {
     MakeDir = 8,
     /// The record before was of a change that failed.
     Cancel = 9,
+    /// Everything was synced: the first `a` records are safe.
+    SyncAll = 10,
 }
 
 /// The header of a record.

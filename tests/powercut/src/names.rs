@@ -35,11 +35,11 @@ unsafe fn opened(at: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> 
         descriptors::forget(fd);
         return fd;
     };
-    let mut journal = watch.lock();
+    let journal = watch.lock();
     let fd = match status(&path) {
         None => {
             journal.record(Kind::Create, folder_of(&path), (0, 0), path.to_bytes(), &[]);
-            settled(&mut journal, call())
+            settled(&journal, call())
         }
         Some(stat) if flags & libc::O_TRUNC != 0 && stat.st_size > 0 => {
             let read = libc::O_RDONLY | libc::O_CLOEXEC;
@@ -51,7 +51,7 @@ unsafe fn opened(at: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> 
                 old
             };
             journal.record(Kind::Size, stat.st_ino, (0, stat.st_size as u64), &old, &[]);
-            settled(&mut journal, call())
+            settled(&journal, call())
         }
         Some(_) => call(),
     } as c_int;
@@ -68,11 +68,11 @@ unsafe fn renamed(from_at: c_int, from: *const c_char, to_at: c_int, to: *const 
     let (Some((watch, to)), Some(from)) = (unsafe { watched(to_at, to) }, unsafe { absolute(from_at, from) }) else {
         return call() as c_int;
     };
-    let mut journal = watch.lock();
-    let kept = watch.keep(&mut journal, &to);
+    let journal = watch.lock();
+    let kept = watch.keep(&journal, &to);
     let both = [from.to_bytes(), to.to_bytes()].concat();
     journal.record(Kind::Rename, folder_of(&to), (from.to_bytes().len() as u64, 0), &both, &kept);
-    settled(&mut journal, call()) as c_int
+    settled(&journal, call()) as c_int
 }
 
 /// A name that is new, or gone.
@@ -82,10 +82,10 @@ unsafe fn renamed(from_at: c_int, from: *const c_char, to_at: c_int, to: *const 
 unsafe fn noted(kind: Kind, at: c_int, path: *const c_char, call: impl FnOnce() -> c_long) -> c_int {
     // SAFETY: the caller's promise.
     let Some((watch, path)) = (unsafe { watched(at, path) }) else { return call() as c_int };
-    let mut journal = watch.lock();
-    let kept = if kind == Kind::Unlink { watch.keep(&mut journal, &path) } else { Vec::new() };
+    let journal = watch.lock();
+    let kept = if kind == Kind::Unlink { watch.keep(&journal, &path) } else { Vec::new() };
     journal.record(kind, folder_of(&path), (0, 0), path.to_bytes(), &kept);
-    settled(&mut journal, call()) as c_int
+    settled(&journal, call()) as c_int
 }
 
 // SAFETY of all below: they do what the C library's functions of the same name do, with the caller's arguments. The
@@ -176,4 +176,25 @@ pub unsafe extern "C" fn mkdirat(at: c_int, path: *const c_char, mode: mode_t) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
     unsafe { mkdirat(AT_FDCWD, path, mode) }
+}
+
+/// What `open` becomes in programs that were built with checks of the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+    unsafe { opened(AT_FDCWD, path, flags, 0) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+    unsafe { opened(AT_FDCWD, path, flags, 0) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn remove(path: *const c_char) -> c_int {
+    let is_folder = || unsafe { *libc::__errno_location() } == libc::EISDIR;
+    match unsafe { unlinkat(AT_FDCWD, path, 0) } {
+        0 => 0,
+        _ if is_folder() => unsafe { unlinkat(AT_FDCWD, path, libc::AT_REMOVEDIR) },
+        failed => failed,
+    }
 }

@@ -16,12 +16,12 @@ use crate::{
 pub unsafe extern "C" fn ftruncate64(fd: c_int, length: off_t) -> c_int {
     let change = || unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) };
     let Some(watch) = watch().filter(|_| is_watched(fd)) else { return change() as c_int };
-    let mut journal = watch.lock();
+    let journal = watch.lock();
     let (inode, size) = inode_and_size(fd);
     let to = length.max(0) as u64;
     let cut = contents(fd, to, size.saturating_sub(to));
     journal.record(Kind::Size, inode, (to, size), &cut, &[]);
-    settled(&mut journal, change()) as c_int
+    settled(&journal, change()) as c_int
 }
 
 #[unsafe(no_mangle)]

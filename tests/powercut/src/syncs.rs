@@ -13,11 +13,22 @@ fn noted(fd: c_int, call: c_long) -> c_int {
     // SAFETY: the caller's descriptor and nothing else.
     let sync = || unsafe { libc::syscall(call, fd) } as c_int;
     let Some(watch) = watch().filter(|_| is_watched(fd)) else { return sync() };
-    let before = watch.lock().count;
+    let before = watch.lock().count();
     watch.dawdle(before);
     let result = sync();
     if result == 0 {
         watch.lock().record(Kind::Sync, inode_and_size(fd).0, (before, 0), &[], &[]);
+    }
+    result
+}
+
+/// The same, of all files.
+fn noted_of_all(sync: impl FnOnce() -> c_int) -> c_int {
+    let Some(watch) = watch() else { return sync() };
+    let before = watch.lock().count();
+    let result = sync();
+    if result == 0 {
+        watch.lock().record(Kind::SyncAll, 0, (before, 0), &[], &[]);
     }
     result
 }
@@ -32,4 +43,15 @@ pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     noted(fd, libc::SYS_fdatasync)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn syncfs(fd: c_int) -> c_int {
+    let sync = || unsafe { libc::syscall(libc::SYS_syncfs, fd) } as c_int;
+    if is_watched(fd) { noted_of_all(sync) } else { sync() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sync() {
+    noted_of_all(|| unsafe { libc::syscall(libc::SYS_sync) } as c_int);
 }

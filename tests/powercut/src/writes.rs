@@ -15,16 +15,16 @@ fn noted(fd: c_int, at: Option<u64>, length: u64, change: impl FnOnce() -> c_lon
         return change();
     }
     let Some(watch) = watch() else { return change() };
-    let mut journal = watch.lock();
+    let journal = watch.lock();
     let (inode, size) = inode_and_size(fd);
     let at = at.unwrap_or_else(|| place(fd, size));
     let old = contents(fd, at, length.min(size.saturating_sub(at)));
     journal.record(Kind::Data, inode, (at, size), &old, &length.to_le_bytes());
-    settled(&mut journal, change())
+    settled(&journal, change())
 }
 
 /// A change that failed is no change.
-pub fn settled(journal: &mut Journal, result: c_long) -> c_long {
+pub fn settled(journal: &Journal, result: c_long) -> c_long {
     if result < 0 {
         keeping_errno(|| journal.cancel());
     }
@@ -121,4 +121,15 @@ pub unsafe extern "C" fn pwritev64(fd: c_int, parts: *const iovec, n: c_int, at:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pwritev(fd: c_int, parts: *const iovec, n: c_int, at: off_t) -> ssize_t {
     unsafe { pwritev64(fd, parts, n, at) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pwritev64v2(fd: c_int, parts: *const iovec, n: c_int, at: off_t, flags: c_int) -> ssize_t {
+    let (all, place) = (unsafe { total(parts, n) }, u64::try_from(at).ok());
+    noted(fd, place, all, || unsafe { libc::syscall(libc::SYS_pwritev2, fd, parts, n, at, 0, flags) }) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pwritev2(fd: c_int, parts: *const iovec, n: c_int, at: off_t, flags: c_int) -> ssize_t {
+    unsafe { pwritev64v2(fd, parts, n, at, flags) }
 }

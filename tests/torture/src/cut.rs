@@ -24,7 +24,7 @@ use tokio::process::Command;
 // One source for who writes the journal and who reads it; each uses a part.
 #[allow(dead_code)]
 #[path = "../../powercut/src/format.rs"]
-mod format;
+pub mod format;
 
 pub use undo::Disk;
 
@@ -108,11 +108,8 @@ impl Journals {
             }
         }
         let undone = undo::undo(&all, &self.root, &self.stash, self.disk, random)?;
-        for life in 0..self.lives {
-            match fs::remove_file(self.journal(life)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+        for entry in fs::read_dir(&self.folder)? {
+            fs::remove_file(entry?.path())?;
         }
         for entry in fs::read_dir(&self.stash)? {
             fs::remove_file(entry?.path())?;

@@ -29,8 +29,10 @@ impl Change {
 pub struct Journal {
     /// Of which file or folder, and what; `None` where a record was cancelled or was none of a change.
     pub changes: Vec<Option<(u64, Change)>>,
-    /// Changes of a file or folder below this place are safe.
-    pub safe: HashMap<u64, usize>,
+    /// Changes of a file or folder below this place were synced with it.
+    safe: HashMap<u64, usize>,
+    /// All changes below this place are safe.
+    pub all_safe: usize,
 }
 
 impl Journal {
@@ -72,6 +74,11 @@ impl Journal {
                     self.changes.push(None);
                     continue;
                 }
+                kind if kind == Kind::SyncAll as u32 => {
+                    self.all_safe = self.all_safe.max(base + a as usize);
+                    self.changes.push(None);
+                    continue;
+                }
                 kind if kind == Kind::Cancel as u32 => {
                     if let Some(last) = self.changes.last_mut() {
                         *last = None;
@@ -86,8 +93,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Changes of a file or folder below this place are safe.
+    pub fn safe_of(&self, subject: u64) -> usize {
+        self.safe.get(&subject).copied().unwrap_or(0).max(self.all_safe)
+    }
+
     /// Below this place, some sync or other came later.
     pub fn safe_by_any(&self) -> usize {
-        self.safe.values().copied().max().unwrap_or(0)
+        self.safe.values().copied().max().unwrap_or(0).max(self.all_safe)
     }
 }

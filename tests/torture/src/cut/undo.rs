@@ -51,7 +51,7 @@ pub fn undo(
     let ordered = journal.safe_by_any();
     for (place, change) in journal.changes.iter().enumerate() {
         let Some((subject, change)) = change else { continue };
-        let safe = journal.safe.get(subject).copied().unwrap_or(0);
+        let safe = journal.safe_of(*subject);
         if change.is_of_a_name() {
             let safe = if disk == Disk::Ordered { ordered } else { safe };
             if place >= safe {

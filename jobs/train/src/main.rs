@@ -145,6 +145,7 @@ async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Ex
         sources: Sources { log: backends.log, lake: backends.lake },
         registry: backends.registry,
         checkpoints: args.data.join("runs"),
+        stored: backends.checkpoints,
         experience,
         code: json!({
             "version": env!("CARGO_PKG_VERSION"),

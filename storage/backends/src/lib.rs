@@ -26,7 +26,7 @@ use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::{EventLog, Reserve, Reserved};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
-use flywheel_registry::Registry;
+use flywheel_registry::{CheckpointStore, Registry};
 use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub struct Backends {
     pub lake: Lake,
     pub registry: Arc<Registry>,
     pub catalog: Catalog,
+    /// Where runs keep their checkpoints for other machines; `None` where the data folder is all there is.
+    pub checkpoints: Option<CheckpointStore>,
 }
 
 /// Where the backends are.
@@ -267,14 +269,14 @@ impl Backends {
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
         let hints = Some(Arc::clone(&log));
-        let (lake, registry) = match urls.store.bucket()? {
+        let (lake, registry, checkpoints) = match urls.store.bucket()? {
             Some(bucket) => {
                 bucket.reach().await?;
-                (bucket.lake(), bucket.registry(hints))
+                (bucket.lake(), bucket.registry(hints), Some(bucket.checkpoints()))
             }
-            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
+            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?, None),
         };
-        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await? })
+        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await?, checkpoints })
     }
 }
 
@@ -408,6 +410,7 @@ mod tests {
             lake: open_lake(dir.path()).unwrap(),
             registry: open_registry(dir.path(), None).unwrap(),
             catalog: open_catalog(dir.path()).await.unwrap(),
+            checkpoints: None,
         };
         let full = Reserve::new(ReserveLimits { share: 0.5, bytes: 0 });
         let full = Arc::new(full.watching("data", || Ok(Space { free: 0, total: 100 })));

@@ -10,6 +10,8 @@ mod python;
 mod server;
 mod whole;
 
+#[path = "../../../registry/tests/it/checkpoints.rs"]
+mod checkpoints;
 #[path = "../../../lake/tests/common/mod.rs"]
 mod lake_cases;
 #[path = "../../../registry/tests/it/races.rs"]

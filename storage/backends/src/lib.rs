@@ -10,6 +10,7 @@
 mod archive;
 mod catalog;
 mod claim;
+mod claimed;
 mod credentials;
 mod explained;
 mod probe;
@@ -21,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use flywheel_archive::ColdStore;
+use flywheel_archive::{ArchiveError, ColdStore};
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::{EventLog, Reserve, Reserved};
@@ -35,6 +36,7 @@ pub use crate::{
     archive::ArchiveConfig,
     catalog::CatalogConfig,
     claim::OtherLog,
+    claimed::ClaimedArchive,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -144,8 +146,26 @@ impl BackendUrls {
     /// If a setting does not fit, the archive cannot be reached, or it belongs to other tables.
     pub async fn open_archive(&self, config: &ArchiveConfig) -> anyhow::Result<Option<Arc<dyn ColdStore>>> {
         let Some(store) = config.cold_store()? else { return Ok(None) };
-        archive::claim(&*store, &self.owner().await?).await?;
+        archive::claim(&*store, &self.owner().await?).await.map_err(one_line)?;
         Ok(Some(store))
+    }
+
+    /// As [`BackendUrls::open_archive`], for whoever can do without it for a while: with why it does not answer now, if it
+    /// does not. It is claimed as soon as it does.
+    ///
+    /// # Errors
+    /// If a setting does not fit, the archive refuses, or belongs to other tables.
+    pub async fn open_archive_in_time(
+        &self,
+        config: &ArchiveConfig,
+    ) -> anyhow::Result<Option<(Arc<ClaimedArchive>, Option<ArchiveError>)>> {
+        let Some(store) = config.cold_store()? else { return Ok(None) };
+        let store = Arc::new(ClaimedArchive::new(store, self.owner().await?));
+        match store.check().await {
+            Ok(()) => Ok(Some((store, None))),
+            Err(error) if error.kind().is_retryable() => Ok(Some((store, Some(error)))),
+            Err(error) => Err(one_line(error)),
+        }
     }
 
     /// What an archive calls these tables: a bucket by its place, a folder by the log that they are of.
@@ -278,6 +298,11 @@ impl Backends {
         };
         Ok(Self { log, lake, registry, catalog: urls.open_catalog().await?, checkpoints })
     }
+}
+
+/// Without its causes, which the line repeats already.
+fn one_line(error: ArchiveError) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }
 
 /// URLs are printed; what stands before the host is not, wherever a password ends, nor any setting.

@@ -4,6 +4,8 @@
 //! here unchanged, beside what only a server can break.
 
 mod archive;
+mod faults;
+mod faulty_server;
 mod kill;
 mod messages;
 mod python;

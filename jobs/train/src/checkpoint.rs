@@ -87,6 +87,8 @@ pub struct Checkpoints {
     dir: PathBuf,
     fence: i64,
     elsewhere: Option<Elsewhere>,
+    /// Found damaged: they stay for whoever wants to look, and push out none that is whole.
+    damaged: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +114,7 @@ impl Checkpoints {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, CheckpointError> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|error| CheckpointError::new("making the checkpoint folder", &dir, error))?;
-        let checkpoints = Self { dir, fence: 0, elsewhere: None };
+        let checkpoints = Self { dir, fence: 0, elsewhere: None, damaged: Vec::new() };
         for prefix in [TMP, SENDING] {
             for (_, path) in checkpoints.entries(prefix)? {
                 // Another process may be writing one: only a run's own lease holder opens it, so this is a leftover.
@@ -170,7 +172,10 @@ impl Checkpoints {
             Ok(self.name(&part, &whole)?)
         };
         write().map_err(|error| failed(&error))?;
-        for (_, path) in self.entries(WHOLE)?.into_iter().rev().skip(KEPT) {
+        // Another of this name has taken its place.
+        self.damaged.retain(|path| *path != whole);
+        let found = self.entries(WHOLE)?.into_iter().rev().filter(|(_, path)| !self.damaged.contains(path));
+        for (_, path) in found.skip(KEPT) {
             let _ = fs::remove_dir_all(path);
         }
         let checkpoint = Checkpoint { dir: whole, state, table_version, priorities, fence: self.fence };
@@ -187,7 +192,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the folder or the object store cannot be read.
-    pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), CheckpointError> {
+    pub fn newest(&mut self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), CheckpointError> {
         let (here, mut passed) = self.newest_here()?;
         let Some(elsewhere) = &self.elsewhere else { return Ok((here, passed)) };
         passed.extend(elsewhere.passed());
@@ -206,6 +211,7 @@ impl Checkpoints {
                 if away {
                     return Err(error);
                 }
+                elsewhere.pass_over(&stored);
                 passed.push(error);
                 continue;
             }
@@ -216,6 +222,7 @@ impl Checkpoints {
                 }
             }
             self.name(&part, &whole).map_err(failed)?;
+            self.damaged.retain(|path| *path != whole);
             let fetched = read(&whole).map_err(|why| CheckpointError::new("reading the checkpoint", &whole, why))?;
             return Ok((Some(fetched), passed));
         }
@@ -223,16 +230,18 @@ impl Checkpoints {
     }
 
     /// The newest whole checkpoint of this machine: by fence, then by steps.
-    fn newest_here(&self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), CheckpointError> {
+    fn newest_here(&mut self) -> Result<(Option<Checkpoint>, Vec<CheckpointError>), CheckpointError> {
         let (mut newest, mut passed): (Option<Checkpoint>, _) = (None, Vec::new());
         for (_, path) in self.entries(WHOLE)?.into_iter().rev() {
             match read(&path) {
                 Ok(found) if newest.as_ref().is_none_or(|newest| newest.fence < found.fence) => newest = Some(found),
                 Ok(_) => {}
-                Err(why) if newest.is_none() => {
-                    passed.push(CheckpointError::new("reading the checkpoint", &path, why));
+                Err(why) => {
+                    if newest.is_none() {
+                        passed.push(CheckpointError::new("reading the checkpoint", &path, why));
+                    }
+                    self.damaged.push(path);
                 }
-                Err(_) => {}
             }
         }
         Ok((newest, passed))

@@ -64,7 +64,8 @@ impl Elsewhere {
     }
 
     fn held<T>(&self, look: impl FnOnce(&RunCheckpoints) -> T) -> T {
-        look(&*self.handle.block_on(self.store.lock()))
+        let held = self.handle.block_on(self.store.lock());
+        look(&held)
     }
 
     /// Newest first.
@@ -87,6 +88,11 @@ impl Elsewhere {
     /// Writes its files into a folder, verified.
     pub fn fetch(&self, stored: &StoredCheckpoint, into: &Path) -> Result<(), RegistryError> {
         self.handle.block_on(async { self.store.lock().await.fetch(stored, into).await })
+    }
+
+    /// It was found damaged, and does not count from the next one on.
+    pub fn pass_over(&self, stored: &StoredCheckpoint) {
+        self.handle.block_on(self.store.lock()).pass_over(stored);
     }
 
     /// Has it sent when nothing else is on its way.

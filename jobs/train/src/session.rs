@@ -148,7 +148,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         handle: &Handle,
         mut trainer: Trainer<L>,
         host: H,
-        checkpoints: Checkpoints,
+        mut checkpoints: Checkpoints,
         sources: &Sources,
         origin: Origin,
         tasks: (&mut JoinSet<()>, &CancellationToken),

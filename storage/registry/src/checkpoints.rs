@@ -5,19 +5,21 @@
 //! under the run's fence; from then on every other writer finds an entry that is not its own and is refused. So a
 //! checkpoint is there whole or not at all, and a trainer that slept past its lease changes nothing.
 
+mod files;
+
 use std::{
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path as FsPath, PathBuf},
     sync::Arc,
 };
 
-use bytes::Bytes;
 use object_store::{ObjectStore, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 use uuid::Uuid;
 
+use self::files::{FILES, blocking, fence_of, files_of, is_plain, parts, read_part};
 use crate::{
     RegistryError, RegistryErrorKind,
     objects::{Objects, numbered},
@@ -25,14 +27,10 @@ use crate::{
 };
 
 const FORMAT: u32 = 1;
-/// Longest object of a file; no more of one is in memory.
-const PART_BYTES: u64 = 8 << 20;
 /// Checkpoints of a run that stay; earlier ones are removed.
 const KEPT: usize = 2;
 /// Entries that stay, so that a damaged one has others before it.
 const ENTRIES_KEPT: usize = 4;
-/// Files that a checkpoint may have.
-const FILES: usize = 64;
 /// Claims that may come between before that is an error.
 const ATTEMPTS: usize = 64;
 const NEWEST: &str = "newest";
@@ -145,6 +143,12 @@ impl RunCheckpoints {
     /// Newest first.
     pub fn checkpoints(&self) -> &[StoredCheckpoint] {
         &self.entry.checkpoints
+    }
+
+    /// Does not count any more, from the next one that is stored on: it was found damaged, and would push out one that is
+    /// whole.
+    pub fn pass_over(&mut self, checkpoint: &StoredCheckpoint) {
+        self.entry.checkpoints.retain(|one| one != checkpoint);
     }
 
     /// Entries that could not be read when the run was claimed; the ones before were taken.
@@ -371,57 +375,4 @@ impl RunCheckpoints {
     fn local(&self, operation: &'static str, path: &FsPath, error: io::Error) -> RegistryError {
         RegistryError::new(RegistryErrorKind::Unavailable, operation, path.display(), error)
     }
-}
-
-/// Start and length of each part of a file; an empty file has one.
-fn parts(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
-    (0..bytes.div_ceil(PART_BYTES).max(1)).map(move |part| {
-        let start = part * PART_BYTES;
-        (start, (bytes - start).min(PART_BYTES))
-    })
-}
-
-fn read_part(path: &FsPath, start: u64, length: u64) -> io::Result<Bytes> {
-    let mut file = std::fs::File::open(path)?;
-    file.seek(SeekFrom::Start(start))?;
-    let mut part = vec![0; length as usize];
-    file.read_exact(&mut part)?;
-    Ok(part.into())
-}
-
-/// Files of a folder, by name, with their lengths.
-async fn files_of(dir: &FsPath) -> io::Result<Vec<(String, u64)>> {
-    let dir = dir.to_owned();
-    blocking(move || {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name().into_string().ok().filter(|name| is_plain(name));
-            let name =
-                name.ok_or_else(|| io::Error::other(format!("{:?} is no name for a file", entry.file_name())))?;
-            files.push((name, entry.metadata()?.len()));
-        }
-        files.sort();
-        if files.is_empty() || files.len() > FILES {
-            return Err(io::Error::other(format!("it has {} files, not 1 to {FILES}", files.len())));
-        }
-        Ok(files)
-    })
-    .await
-}
-
-fn is_plain(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
-}
-
-/// The fence in a folder's name; `None` if it is none of ours.
-fn fence_of(folder: &str) -> Option<i64> {
-    let mut parts = folder.strip_prefix("step-")?.split('-');
-    let (_, fence) = (parts.next()?, parts.next()?);
-    fence.parse().ok()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -108,7 +108,7 @@ fn a_run_does_not_begin_anew_because_the_store_does_not_answer() {
     let store = FaultyStore::new(Arc::new(InMemory::new()), Arc::clone(&faults));
     let mut ground = Ground::new(Place::Store(Arc::new(store)));
     ground.learn("a", 30);
-    let other = ground.open("b");
+    let mut other = ground.open("b");
     faults.die_at(1, flywheel_lake::testing::Fail::Before);
     let error = other.newest().unwrap_err().to_string();
     assert!(error.contains("s3://lake/checkpoints/run-1/step-000000000030"), "{error}");

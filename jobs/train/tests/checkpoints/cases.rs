@@ -77,6 +77,23 @@ fn a_checkpoint_cut_changed_or_incomplete_is_named_and_the_one_before_is_taken()
 }
 
 #[test]
+fn what_is_damaged_pushes_out_none_that_is_whole() {
+    everywhere(|mut ground| {
+        let whole = ground.undisturbed(50);
+        let cut = |bytes: &[u8]| Some(bytes[..bytes.len() / 2].to_vec());
+        ground.learn("a", 30);
+        ground.learn("a", 60);
+        drop(ground.damage(60, "linear.json", cut));
+        // The next machine goes on from 30, and what it stores is damaged too.
+        assert_eq!(ground.learn("b", 45), whole[30..45]);
+        drop(ground.damage(45, "linear.json", cut));
+        let (newest, passed) = ground.open("c").newest().unwrap();
+        assert_eq!(newest.unwrap().state.steps, 30);
+        assert!(!passed.is_empty());
+    });
+}
+
+#[test]
 fn the_newest_two_stay_and_what_killed_writers_left_goes() {
     everywhere(|mut ground| {
         for until in [10, 20, 30, 40, 50] {

@@ -22,7 +22,7 @@ async fn claim(store: &Arc<dyn ObjectStore>, fence: i64) -> RunCheckpoints {
 /// Files whose contents follow from the steps; one is larger than a part.
 fn files(steps: u64) -> BTreeMap<String, Vec<u8>> {
     let bytes = |n: u64, seed: u64| (0..n).map(move |i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) as u8);
-    let large = if steps % 2 == 0 { (8 << 20) + 5 } else { 4_000 };
+    let large = if steps.is_multiple_of(2) { (8 << 20) + 5 } else { 4_000 };
     BTreeMap::from([
         ("learner.safetensors".to_owned(), bytes(large, steps).collect()),
         ("empty".to_owned(), Vec::new()),

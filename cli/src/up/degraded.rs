@@ -37,6 +37,7 @@ pub fn degraded(parts: &Parts, now: &Look) -> Vec<Degraded> {
         (Lack::Store, first(store)),
         (Lack::Catalog, now.catalog_silence.away()),
         (Lack::Disk, disk),
+        (Lack::Archive, parts.cold.as_ref().and_then(|cold| cold.away())),
     ]
     .into_iter()
     .filter_map(|(what, away)| away.map(|away| Degraded::new(what, away.since_ms, away.why)))

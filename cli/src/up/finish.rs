@@ -52,17 +52,18 @@ pub async fn finish(mut running: Running, options: &Options, config: &Config) ->
     view.refresh().await;
     let result = match &options.report {
         Some(file) => {
-            let report = report(&view, config, played_seconds).await?;
+            let report = report(&view, config, played_seconds).await;
             report.write(file)?;
             if options.json {
                 crate::output::out!("{}", serde_json::to_string(&report)?);
             } else if !options.quiet {
                 crate::output::note!("report in {}", file.display());
             }
-            if report.audit_ok {
-                Ok(())
-            } else {
-                Err(Failure::msg(Code::CheckFailed, "the books do not balance; `flywheel audit` says where"))
+            match report.audit_error {
+                None if report.audit_ok => Ok(()),
+                None => Err(Failure::msg(Code::CheckFailed, "the books do not balance; `flywheel audit` says where")),
+                Some(why) => Err(Failure::msg(Code::Unreachable, format!("the books could not be compared: {why}"))
+                    .hint("`flywheel audit`, once it answers; nothing is lost, and the report has all the rest")),
             }
         }
         None => Ok(()),
@@ -126,11 +127,23 @@ async fn taken_all(parts: &Parts, owned: &OwnedStats) -> bool {
     true
 }
 
-async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Failure> {
+async fn report(view: &View, config: &Config, seconds: f64) -> Report {
     let parts = &view.parts;
     let look = view.look();
-    let archive = systems::open_archive(config).await?;
-    let audit = systems::audit(&parts.backends, archive, Default::default()).await?;
+    let archive = parts.cold.as_ref().map(|cold| cold.store());
+    let audit = async {
+        // An archive that is away may look like an empty one: a disk that is not mounted does.
+        if let Some(cold) = &parts.cold {
+            cold.check().await?;
+        }
+        systems::audit(&parts.backends, archive, Default::default()).await
+    };
+    let audit = audit.await;
+    let (audit, audit_error) = match audit {
+        Ok(audit) => (Some(audit), None),
+        Err(why) => (None, Some(why.to_string())),
+    };
+    let totals = audit.as_ref().map(|audit| &audit.totals);
     let judge = &look.judge;
     let scores: Vec<VersionScore> = judge
         .scores
@@ -148,14 +161,14 @@ async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Fa
     let ms = |count: u64, d: Duration| (count > 0).then_some(d.as_secs_f64() * 1e3);
     let (sample_p50, sample_p99) = view.sample_freshness();
     let landed = look.landed > 0;
-    Ok(Report {
+    Report {
         seconds,
-        events_acknowledged: audit.totals.events_log,
-        events_in_table: audit.totals.events_table,
-        events_duplicate_rows: audit.totals.duplicate_rows,
-        events_dead: audit.totals.dead_letters,
+        events_acknowledged: totals.map(|totals| totals.events_log),
+        events_in_table: totals.map(|totals| totals.events_table),
+        events_duplicate_rows: totals.map(|totals| totals.duplicate_rows),
+        events_dead: totals.map(|totals| totals.dead_letters),
         events_spilled: look.emitter.spilled,
-        transitions: audit.totals.transitions_present,
+        transitions: totals.map(|totals| totals.transitions_present),
         episodes: parts.assemble.episodes.load(std::sync::atomic::Ordering::Relaxed),
         train_steps: look.progress["steps"].as_u64().unwrap_or(0),
         versions_published: view.published(),
@@ -184,9 +197,10 @@ async fn report(view: &View, config: &Config, seconds: f64) -> Result<Report, Fa
         trainer_rss_peak_bytes: view.trainer_peak(),
         durability: parts.backends.log.durability().to_string(),
         device: look.progress["device"].as_str().unwrap_or("none").to_owned(),
-        audit_ok: audit.ok,
+        audit_ok: audit.as_ref().is_some_and(|audit| audit.ok),
+        audit_error,
         load_average: flywheel_benches::load_average(),
         seed: config.up.seed,
         version: env!("CARGO_PKG_VERSION"),
-    })
+    }
 }

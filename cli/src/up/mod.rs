@@ -5,6 +5,7 @@
 //! was acknowledged is in the log, and every stage goes on from what it committed.
 
 mod bootstrap;
+mod cold;
 mod degraded;
 mod finish;
 mod line;

@@ -15,7 +15,8 @@ pub struct VersionScore {
     pub score: f64,
 }
 
-/// Written by `flywheel up --report FILE`. Times that were never measured are `null`.
+/// Written by `flywheel up --report FILE`. Times that were never measured are `null`, and so are the books where a store
+/// that they are read from did not answer; `audit_error` says which.
 ///
 /// What is counted in the log, the tables and the scores is the whole data folder's, over all runs on it; everything
 /// else is this run's. `train_steps` is the trainer's, which goes on from its checkpoint.
@@ -23,14 +24,14 @@ pub struct VersionScore {
 pub struct Report {
     pub seconds: f64,
     /// Events in the log: what was acknowledged, in this and earlier runs on the folder.
-    pub events_acknowledged: u64,
-    pub events_in_table: u64,
+    pub events_acknowledged: Option<u64>,
+    pub events_in_table: Option<u64>,
     /// Rows of `events` that repeat another's `(game_id, seq)`.
-    pub events_duplicate_rows: u64,
-    pub events_dead: u64,
+    pub events_duplicate_rows: Option<u64>,
+    pub events_dead: Option<u64>,
     pub events_spilled: u64,
     /// Rows of `transitions`, over all runs.
-    pub transitions: u64,
+    pub transitions: Option<u64>,
     pub episodes: u64,
     pub train_steps: u64,
     /// Versions that this run published, its first one included; likewise promoted and refused.
@@ -68,7 +69,10 @@ pub struct Report {
     pub trainer_rss_peak_bytes: Option<u64>,
     pub durability: String,
     pub device: String,
+    /// The books were compared, and balance.
     pub audit_ok: bool,
+    /// Why they could not be compared.
+    pub audit_error: Option<String>,
     pub load_average: f64,
     pub seed: u64,
     pub version: &'static str,

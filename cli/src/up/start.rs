@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Options, bootstrap,
+    cold::Cold,
     live::{self, LiveResults},
     trainer::{self, TrainerCommand, TrainerState},
     view::{Parts, View},
@@ -44,7 +45,7 @@ use crate::{
     data::DataDir,
     exit::{Code, Failure},
     sharing::sharing,
-    systems::{TankArena, archiving, check_store, consumers, experience, not_opened, open_archive, urls},
+    systems::{TankArena, archiving, check_store, consumers, experience, not_opened, urls},
 };
 
 /// Between two looks at what the log may lose.
@@ -103,7 +104,7 @@ pub async fn start(
     check_store(config).await?;
     let reserve = reserve(config)?;
     let (backends, embedded) = Backends::open_within(&urls(config), reserve.clone()).await.map_err(not_opened)?;
-    let archive = open_archive(config).await?;
+    let cold = Cold::open(config).await?;
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
@@ -189,21 +190,22 @@ pub async fn start(
                 topics: vec![(topic.clone(), partitions)],
                 consumers,
                 keep: config.stream.keep,
-                interval: if archive.is_some() { TRIM_ARCHIVED_EVERY } else { TRIM_EVERY },
+                interval: if cold.is_some() { TRIM_ARCHIVED_EVERY } else { TRIM_EVERY },
             },
         );
-        let trim = match &archive {
-            Some(store) if config.archive.stream => {
-                trim.behind(StreamArchive::new(Arc::clone(store), config.archive.segment_bytes))
+        let trim = match &cold {
+            Some(cold) if config.archive.stream => {
+                trim.behind(StreamArchive::new(cold.store(), config.archive.segment_bytes))
             }
             _ => trim,
         };
         let stop = stops.rest.clone();
         rest.spawn(async move { trim.run(stop).await });
-        if let Some(store) = archive {
-            let archive = Archive::new(&backends.lake, store, archiving(config));
+        if let Some(cold) = &cold {
+            let archive = Archive::new(&backends.lake, cold.store(), archiving(config));
             let stop = stops.rest.clone();
             rest.spawn(async move { archive.run(stop).await });
+            rest.spawn(Arc::clone(cold).keep_watch(stops.rest.clone()));
         }
     }
     {
@@ -364,6 +366,7 @@ pub async fn start(
         trainer: trainer_state,
         history,
         reserve,
+        cold,
         lands: options.lands,
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));

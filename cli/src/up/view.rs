@@ -28,6 +28,7 @@ use serde_json::Value;
 pub use self::models::{champion_of, first_and_best};
 use self::recent::Recent;
 use super::{
+    cold::Cold,
     degraded::{Silence, degraded},
     live::LiveResults,
     stages,
@@ -64,6 +65,8 @@ pub struct Parts {
     pub reserve: Option<Arc<Reserve>>,
     /// Else other processes land and assemble.
     pub lands: bool,
+    /// The archive, where one is configured.
+    pub cold: Option<Arc<Cold>>,
 }
 
 /// One look at every part.

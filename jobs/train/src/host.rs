@@ -1,11 +1,8 @@
 //! A run in the catalog, its versions in the registry, seen from the thread that learns.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use flywheel_catalog::CatalogError;
@@ -20,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{Beat, Candidate, Checkpoint, Host, PublishError};
+use crate::{Beat, Candidate, Host, PublishError};
 
 /// Tells the learning thread that its job was dropped: it does not see that by itself.
 #[derive(Debug, Clone, Default)]
@@ -38,12 +35,15 @@ pub(crate) struct DropGuard {
     pub(crate) dropped: Dropped,
     /// Ends the thread's waits, so that it looks up at once.
     pub(crate) halt: CancellationToken,
+    /// Ends what is on its way to the object store; a stop does not.
+    pub(crate) gone: CancellationToken,
 }
 
 impl Drop for DropGuard {
     fn drop(&mut self) {
         self.dropped.0.store(true, Ordering::SeqCst);
         self.halt.cancel();
+        self.gone.cancel();
     }
 }
 
@@ -106,9 +106,8 @@ impl Host for RunHost {
         self.beat_of(self.handle.block_on(self.context.confirm()))
     }
 
-    fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat {
-        let uri = file_uri(&checkpoint.dir);
-        self.beat_of(self.handle.block_on(self.context.checkpoint(&uri)))
+    fn checkpointed(&mut self, _steps: u64, uri: &str) -> Beat {
+        self.beat_of(self.handle.block_on(self.context.checkpoint(uri)))
     }
 
     fn publish(&mut self, candidate: Candidate) {
@@ -155,9 +154,4 @@ impl Host for RunHost {
         self.publishing = None;
         Some(outcome)
     }
-}
-
-fn file_uri(dir: &Path) -> String {
-    let whole = dir.canonicalize();
-    format!("file://{}", whole.as_deref().unwrap_or(dir).display())
 }

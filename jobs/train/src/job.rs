@@ -6,7 +6,7 @@ use flywheel_catalog::Run;
 use flywheel_events::ModelRef;
 use flywheel_jobs::{Job, JobError, Outcome, RunContext};
 use flywheel_policy::LearnError;
-use flywheel_registry::{Registry, RegistryError};
+use flywheel_registry::{CheckpointStore, Registry, RegistryError};
 use serde_json::{Value, json};
 use tokio::{
     runtime::Handle,
@@ -33,8 +33,10 @@ const BOOTSTRAP: &str = "bootstrap";
 pub struct TrainParts {
     pub sources: Sources,
     pub registry: Arc<Registry>,
-    /// Each run keeps its checkpoints in a folder of its own below this one.
+    /// Each run keeps its checkpoints in a folder of its own below this one ...
     pub checkpoints: PathBuf,
+    /// ... and here too, where other machines find them.
+    pub stored: Option<CheckpointStore>,
     pub experience: ExperienceFactory,
     /// Goes into every card.
     pub code: Value,
@@ -95,12 +97,21 @@ where
         self.settled().await;
         let plan = (self.plan)(context.run()).map_err(job_error)?;
         let run = &context.run().id;
-        let checkpoints =
+        let gone = CancellationToken::new();
+        let mut checkpoints =
             Checkpoints::open(self.parts.checkpoints.join(run.as_str())).map_err(|error| job_error(error.into()))?;
+        if let Some(stored) = &self.parts.stored {
+            let claimed = stored.claim(run.as_str(), context.lease().fence).await;
+            let claimed = claimed.map_err(|error| {
+                warn!(%error, "cannot take the run's checkpoints over");
+                job_error(error.into())
+            })?;
+            checkpoints = checkpoints.and_in(claimed, Handle::current(), gone.clone());
+        }
         let origin = origin(&self.parts, &plan.config).await.map_err(|error| job_error(error.into()))?;
 
         let (dropped, halt) = (Dropped::default(), context.stop().child_token());
-        let _guard = DropGuard { dropped: dropped.clone(), halt: halt.clone() };
+        let _guard = DropGuard { dropped: dropped.clone(), halt: halt.clone(), gone };
         let (registry, base_key) = (Arc::clone(&self.parts.registry), plan.config.base_key.clone());
         let learning = Learning {
             handle: Handle::current(),
@@ -163,6 +174,7 @@ impl<L: TrainLearner> Learning<L> {
 fn job_error(error: TrainError) -> JobError {
     match error {
         TrainError::Fenced => JobError::Lost,
+        TrainError::Registry(error) if error.is_fenced() => JobError::Lost,
         error if error.is_final() => JobError::failed(in_full(error)),
         error => JobError::interrupted(in_full(error)),
     }

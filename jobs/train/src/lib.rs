@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod config;
+mod elsewhere;
 mod error;
 mod follow;
 mod freshness;
@@ -28,6 +29,7 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, TrainerState};
 pub use config::{Shape, TrainConfig};
+pub use elsewhere::Sent;
 pub use error::TrainError;
 pub use follow::{Batch, follow};
 pub use freshness::{Freshness, FreshnessReport};

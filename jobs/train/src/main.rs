@@ -73,7 +73,8 @@ fn train(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,deltalake=warn".into()),
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "info,deltalake=warn,buoyant_kernel=warn".into()),
         )
         .init();
     // SAFETY: changes how this process is scheduled and nothing else; games and people come first.
@@ -145,6 +146,7 @@ async fn work(args: &TrainArgs, cancel: &CancellationToken) -> anyhow::Result<Ex
         sources: Sources { log: backends.log, lake: backends.lake },
         registry: backends.registry,
         checkpoints: args.data.join("runs"),
+        stored: backends.checkpoints,
         experience,
         code: json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -24,6 +24,8 @@ const INGEST_SLICE: Duration = Duration::from_millis(5);
 /// With nothing to learn from, so long at a time is waited for rows.
 const IDLE_WAIT: Duration = Duration::from_millis(20);
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// At the end, so long is waited for the object store; who asked for the end kills after ten seconds.
+const STORED_WAIT: Duration = Duration::from_secs(8);
 /// Losses that are not finite, one after the other, before the run gives up.
 const NOT_FINITE_MAX: u32 = 12;
 
@@ -58,8 +60,8 @@ pub trait Host {
     /// Is the run still ours? Asked before a checkpoint is written.
     fn confirm(&mut self) -> Beat;
 
-    /// A checkpoint is there whole.
-    fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat;
+    /// A checkpoint is there whole, where whoever goes on with the run finds it.
+    fn checkpointed(&mut self, steps: u64, uri: &str) -> Beat;
 
     /// Begins to publish; the outcome comes from [`Host::published`]. Called again only after that.
     fn publish(&mut self, candidate: Candidate);
@@ -108,6 +110,8 @@ pub struct Session<L, H> {
     host: H,
     checkpoints: Checkpoints,
     last_checkpoint: Option<Checkpoint>,
+    /// Steps of the newest one in the object store.
+    stored: Option<u64>,
     loaded: Loaded,
     /// Offsets taken so far, first and last, by partition.
     taken: BTreeMap<u32, (Offset, Offset)>,
@@ -144,7 +148,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         handle: &Handle,
         mut trainer: Trainer<L>,
         host: H,
-        checkpoints: Checkpoints,
+        mut checkpoints: Checkpoints,
         sources: &Sources,
         origin: Origin,
         tasks: (&mut JoinSet<()>, &CancellationToken),
@@ -153,6 +157,10 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         for error in &passed {
             warn!(%error, "a checkpoint cannot be used, taking the one before");
         }
+        let mut note = passed.first().map(|error| match &checkpoint {
+            Some(taken) => format!("went on from step {}: {error}", taken.state.steps),
+            None => format!("began anew, no checkpoint is whole: {error}"),
+        });
         let follows = trainer.config().follow;
         let topic = Topic::new(trainer.config().system.topic());
         let partitions = if follows { handle.block_on(partitions(&sources.log, &topic, tasks.1))? } else { 0 };
@@ -162,7 +170,6 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
         info!(rows = loaded.rows, version = loaded.version, "loaded the table");
 
         let mut parent = None;
-        let mut note = None;
         match &checkpoint {
             Some(checkpoint) => {
                 trainer.resume(checkpoint)?;
@@ -197,6 +204,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             checkpoints,
             fresh: checkpoint.is_none(),
             last_checkpoint: checkpoint,
+            stored: None,
             loaded,
             taken: BTreeMap::new(),
             receiver,
@@ -254,6 +262,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
                 Err(error) => return Err(error.into()),
             }
             self.publish_if_due()?;
+            self.settle_stored(None)?;
             if checkpoint.elapsed() >= self.trainer.config().checkpoint_every
                 && self.last_checkpoint.as_ref().is_none_or(|last| last.state.steps < self.trainer.steps())
             {
@@ -272,6 +281,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             "table_rows": self.loaded.rows,
             "elapsed_seconds": self.began.elapsed().as_secs(),
             "checkpoint_steps": self.last_checkpoint.as_ref().map(|checkpoint| checkpoint.state.steps),
+            "checkpoint_stored_steps": self.stored,
             "note": self.note,
         });
         if let (Value::Object(progress), Value::Object(more)) = (&mut progress, more) {
@@ -287,6 +297,7 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
             self.settle_publish(true)?;
         }
         self.checkpoint()?;
+        self.settle_stored(Some(STORED_WAIT))?;
         self.beat();
         Ok(ended)
     }
@@ -367,9 +378,37 @@ impl<L: TrainLearner, H: Host> Session<L, H> {
                 return Ok(());
             }
         };
-        let beat = self.host.checkpointed(&checkpoint);
+        // What goes to the object store is there for others only once it has arrived.
+        let beat = match self.checkpoints.are_stored() {
+            true => Beat::Continue,
+            false => self.host.checkpointed(checkpoint.state.steps, &checkpoint.uri()),
+        };
         self.last_checkpoint = Some(checkpoint);
         if beat == Beat::Fenced { Err(TrainError::Fenced) } else { Ok(()) }
+    }
+
+    /// What became of checkpoints on their way to the object store; with `wait`, until all are there or that has passed.
+    fn settle_stored(&mut self, wait: Option<Duration>) -> Result<(), TrainError> {
+        let until = wait.map(|wait| Instant::now() + wait);
+        loop {
+            match self.checkpoints.sent(until.map(|until| until.saturating_duration_since(Instant::now()))) {
+                None => return Ok(()),
+                Some(Ok(sent)) => {
+                    self.stored = Some(sent.steps);
+                    if self.host.checkpointed(sent.steps, &sent.uri) == Beat::Fenced {
+                        return Err(TrainError::Fenced);
+                    }
+                }
+                Some(Err(PublishError::Fenced)) => return Err(TrainError::Fenced),
+                Some(Err(PublishError::Failed(error))) => {
+                    warn!(error, stored_steps = self.stored, "a checkpoint is on this machine alone");
+                    self.note = Some(format!("the object store lacks the newest checkpoint: {error}"));
+                    if until.is_none_or(|until| Instant::now() >= until) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     }
 
     fn publish_if_due(&mut self) -> Result<(), TrainError> {

@@ -117,6 +117,7 @@ impl Fixture {
             sources: self.world.sources.clone(),
             registry: Arc::clone(&self.registry),
             checkpoints: self.world.dir.path().join("runs"),
+            stored: None,
             experience,
             code: json!("abc"),
         }

@@ -239,11 +239,13 @@ pub enum Lack {
     Catalog,
     /// A disk is nearly full.
     Disk,
+    /// The archive does not answer.
+    Archive,
 }
 
 impl Lack {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Log, Self::Store, Self::Catalog, Self::Disk];
+    pub const ALL: [Self; 5] = [Self::Log, Self::Store, Self::Catalog, Self::Disk, Self::Archive];
 
     /// The word for it in output, labels and on the page.
     pub fn as_str(self) -> &'static str {
@@ -252,6 +254,7 @@ impl Lack {
             Self::Store => "store",
             Self::Catalog => "catalog",
             Self::Disk => "disk",
+            Self::Archive => "archive",
         }
     }
 
@@ -262,6 +265,7 @@ impl Lack {
             Self::Store => "games go on, events are taken and wait in the log; nothing lands",
             Self::Catalog => "games, events and tables go on; no run of the trainer begins or goes on",
             Self::Disk => "no new event is taken and no new game begins; what is stored is landed",
+            Self::Archive => "all goes on; no day moves there, and the log keeps what it would lose to it",
         }
     }
 }

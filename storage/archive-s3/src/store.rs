@@ -13,7 +13,8 @@ use aws_sdk_s3::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use flywheel_archive::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Put, Readiness, Temper};
+use flywheel_archive::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Pieces, Put, Readiness, Temper};
+use futures::StreamExt;
 
 use crate::{S3Settings, error::answer, keys::Provider};
 
@@ -124,12 +125,15 @@ impl ColdStore for S3Archive {
         }))
     }
 
-    async fn get(&self, name: &str) -> Result<Bytes, ArchiveError> {
+    async fn stream(&self, name: &str) -> Result<Pieces, ArchiveError> {
         let request = self.client.get_object().bucket(&self.settings.bucket).key(self.settings.key(name));
         let found = request.send().await.map_err(|error| self.settings.failed("reading", name, &error))?;
-        let body = found.body.collect().await;
-        let body = body.map_err(|e| ArchiveError::new(ArchiveErrorKind::Unavailable, "reading", name, e))?;
-        Ok(body.into_bytes())
+        let pieces = futures::stream::unfold((found.body, name.to_owned()), |(mut body, name)| async move {
+            let piece = body.next().await?;
+            let piece = piece.map_err(|e| ArchiveError::new(ArchiveErrorKind::Unavailable, "reading", &name, e));
+            Some((piece, (body, name)))
+        });
+        Ok(pieces.boxed())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArchiveError> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 
-use crate::{ArchiveErrorKind, ColdStore, Put, Readiness, Temper, keep, read, sha256};
+use crate::{ArchiveErrorKind, ColdStore, Put, Readiness, Temper, checked, keep, read, sha256};
 
 /// Gives an empty archive, and a second handle on the same one where asked again with its number.
 #[async_trait::async_trait]
@@ -31,6 +32,10 @@ pub async fn what_was_put_is_read_as_it_was(fixture: &impl ArchiveFixture) {
         assert_eq!((held.bytes, held.readiness), (bytes.len() as u64, Readiness::Ready), "{name}");
         assert!(held.sha256.is_none_or(|told| told == sha256(&bytes)), "{name}");
         assert!(read(&*store, name, &sha256(&bytes)).await.unwrap() == bytes, "{name}");
+        let pieces: Vec<Bytes> =
+            checked(store.stream(name).await.unwrap(), name, &sha256(&bytes)).try_collect().await.unwrap();
+        assert!(pieces.concat() == bytes, "{name}");
+        assert!(bytes.len() < 1 << 20 || pieces.len() > 1, "{name} came in one piece");
     }
 }
 
@@ -108,6 +113,9 @@ pub async fn other_bytes_are_never_taken_for_the_ones_that_were_put(fixture: &im
     let error = read(&*store, "cold/a", &sha256(b"what was put")).await.unwrap_err();
     assert_eq!(error.kind(), ArchiveErrorKind::Corrupt);
     assert!(error.to_string().contains("cold/a"), "{error}");
+    let pieces = checked(store.stream("cold/a").await.unwrap(), "cold/a", &sha256(b"what was put"));
+    let error = pieces.try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.kind(), ArchiveErrorKind::Corrupt, "pieces of another object end in an error");
 }
 
 /// Thawing what needs none says that it is ready; preparing again is harmless.

@@ -2,14 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 
-use crate::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Put, Readiness, Temper, store::is_plain};
+use crate::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Pieces, Put, Readiness, Temper, store::is_plain};
 
 /// Files below a folder. A put is on disk when it returns: file synced, then named, then its folder synced.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Folder {
     root: PathBuf,
 }
 
+/// Read at once.
+const PIECE_BYTES: u64 = 256 << 10;
 /// Ends the names of files that are being written; a killed writer leaves one, and nobody takes it for an object.
 const STAGED: &str = "#";
 
@@ -140,9 +143,21 @@ impl ColdStore for Folder {
         Ok(found.await?.map(|bytes| Held { bytes, sha256: None, class: None, readiness: Readiness::Ready }))
     }
 
-    async fn get(&self, name: &str) -> Result<Bytes, ArchiveError> {
+    async fn stream(&self, name: &str) -> Result<Pieces, ArchiveError> {
         let path = self.path("reading", name)?;
-        blocking("reading", path, |path| fs::read(path).map(Bytes::from)).await
+        let file = blocking("reading", path.clone(), |path| File::open(path)).await?;
+        let pieces = futures::stream::try_unfold(file, move |mut file| {
+            let path = path.clone();
+            async move {
+                blocking("reading", path, move |_| {
+                    let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
+                    Read::take(&mut file, PIECE_BYTES).read_to_end(&mut piece)?;
+                    Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
+                })
+                .await
+            }
+        });
+        Ok(pieces.boxed())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArchiveError> {

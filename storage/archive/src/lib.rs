@@ -32,4 +32,4 @@ pub mod testing;
 
 pub use error::{ArchiveError, ArchiveErrorKind};
 pub use folder::Folder;
-pub use store::{ColdStore, Held, Put, Readiness, Temper, keep, read, sha256, verify};
+pub use store::{ColdStore, Held, Pieces, Put, Readiness, Temper, checked, keep, read, sha256, verify};

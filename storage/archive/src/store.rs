@@ -1,7 +1,8 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +57,9 @@ pub struct Held {
     pub readiness: Readiness,
 }
 
+/// The bytes of an object as they come, in order. One that is cut short ends in an error.
+pub type Pieces = BoxStream<'static, Result<Bytes, ArchiveError>>;
+
 /// Objects by name, written once.
 ///
 /// A name is a path of plain parts (ASCII letters, digits, `.`, `_`, `-` and `=`) between slashes. When a put returns, the
@@ -71,11 +75,24 @@ pub trait ColdStore: fmt::Debug + Send + Sync + 'static {
     /// What is known of an object, `None` if there is none.
     async fn head(&self, name: &str) -> Result<Option<Held>, ArchiveError>;
 
-    /// The bytes of an object.
+    /// The bytes of an object, piece by piece: a few of them are in memory, however large it is.
     ///
     /// # Errors
     /// `NotFound`; `Frozen` if it has to be thawed first.
-    async fn get(&self, name: &str) -> Result<Bytes, ArchiveError>;
+    async fn stream(&self, name: &str) -> Result<Pieces, ArchiveError>;
+
+    /// All bytes of an object that fits in memory.
+    ///
+    /// # Errors
+    /// As [`ColdStore::stream`], and as its pieces.
+    async fn get(&self, name: &str) -> Result<Bytes, ArchiveError> {
+        let mut pieces = self.stream(name).await?;
+        let mut whole = BytesMut::new();
+        while let Some(piece) = pieces.try_next().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
 
     /// The names that begin with `prefix`, in ascending order.
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArchiveError>;
@@ -125,13 +142,39 @@ pub async fn verify(store: &dyn ColdStore, name: &str, bytes: Option<u64>, sha: 
     }
     let found = match held.sha256 {
         Some(found) => found,
-        None if held.readiness == Readiness::Ready => sha256(&store.get(name).await?),
+        None if held.readiness == Readiness::Ready => hash(store, name).await?,
         None => {
             let why = "the store tells no checksum, and its class cannot be read back; choose another `storage_class`";
             return Err(ArchiveError::new(ArchiveErrorKind::Refused, WHAT, name, why));
         }
     };
     same(name, &found, sha)
+}
+
+async fn hash(store: &dyn ColdStore, name: &str) -> Result<String, ArchiveError> {
+    let (mut pieces, mut hasher) = (store.stream(name).await?, Sha256::new());
+    while let Some(piece) = pieces.try_next().await? {
+        hasher.update(&piece);
+    }
+    Ok(hex::encode(hasher.finalize()))
+}
+
+/// The pieces of the object that was put under this SHA-256; they end in an error if it is another one, so what was made of
+/// them counts only once they have ended without.
+pub fn checked(pieces: Pieces, name: &str, sha: &str) -> Pieces {
+    let state = Some((pieces, Sha256::new(), name.to_owned(), sha.to_owned()));
+    futures::stream::unfold(state, |state| async move {
+        let (mut pieces, mut hasher, name, sha) = state?;
+        match pieces.next().await {
+            Some(Ok(piece)) => {
+                hasher.update(&piece);
+                Some((Ok(piece), Some((pieces, hasher, name, sha))))
+            }
+            Some(Err(error)) => Some((Err(error), None)),
+            None => same(&name, &hex::encode(hasher.finalize()), &sha).err().map(|error| (Err(error), None)),
+        }
+    })
+    .boxed()
 }
 
 /// Reads an object and sees that it is the one that was put.

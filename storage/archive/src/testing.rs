@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Put, Readiness, Temper};
+use crate::{ArchiveError, ArchiveErrorKind, ColdStore, Held, Pieces, Put, Readiness, Temper};
 
 /// Dies at its operation number `n`: that one may still be carried out, later ones are not.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ impl ColdStore for Dying {
         dying!(self, self.inner.head(name))
     }
 
-    async fn get(&self, name: &str) -> Result<Bytes, ArchiveError> {
-        dying!(self, self.inner.get(name))
+    async fn stream(&self, name: &str) -> Result<Pieces, ArchiveError> {
+        dying!(self, self.inner.stream(name))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, ArchiveError> {

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, bail};
-use flywheel_archive::{ArchiveErrorKind, ColdStore, Folder, Temper, keep};
+use anyhow::bail;
+use flywheel_archive::{ArchiveError, ArchiveErrorKind, ColdStore, Folder, Temper, keep};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +226,7 @@ fn folder_of(path: &str) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-const CLAIM: &str = "index/claim.json";
+pub(crate) const CLAIM: &str = "index/claim.json";
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -238,27 +238,29 @@ struct Claim {
 
 /// Says that `owner` archives there, or sees that it does. Two of them would take each other's manifests and offsets for
 /// their own.
-pub(crate) async fn claim(store: &dyn ColdStore, owner: &str) -> anyhow::Result<()> {
-    let ours = serde_json::to_vec(&Claim { format: FORMAT, owner: owner.to_owned() }).context("encoding the claim")?;
+pub(crate) async fn claim(store: &dyn ColdStore, owner: &str) -> Result<(), ArchiveError> {
+    let refused = |why: String| ArchiveError::new(ArchiveErrorKind::Refused, "opening the archive", store.place(), why);
+    let ours = serde_json::to_vec(&Claim { format: FORMAT, owner: owner.to_owned() })
+        .map_err(|error| refused(format!("encoding the claim: {error}")))?;
     match keep(store, CLAIM, ours.into(), Temper::Warm).await {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ArchiveErrorKind::Corrupt => {}
-        Err(error) => return Err(anyhow::Error::msg(error.to_string()).context("opening the archive")),
+        Err(error) => return Err(ArchiveError::new(error.kind(), "opening the archive", store.place(), error)),
     }
-    let found = store.get(CLAIM).await.map_err(|error| anyhow::Error::msg(error.to_string()))?;
-    let place = store.place();
-    let claim: Claim = serde_json::from_slice(&found)
-        .with_context(|| format!("`{CLAIM}` of `{place}` is none of ours; name another prefix with `archive.url`"))?;
+    let found = store.get(CLAIM).await?;
+    let claim: Claim = serde_json::from_slice(&found).map_err(|error| {
+        refused(format!("`{CLAIM}` is none of ours ({error}); name another prefix with `archive.url`"))
+    })?;
     if claim.format > FORMAT {
-        bail!("`{place}` was written by a newer program (format {}); use that one", claim.format);
+        return Err(refused(format!("it was written by a newer program (format {}); use that one", claim.format)));
     }
     if claim.owner == owner {
         return Ok(());
     }
-    bail!(
-        "`{place}` is the archive of other tables ({}, not {owner}); name another prefix with `archive.url`",
+    Err(refused(format!(
+        "it is the archive of other tables ({}, not {owner}); name another prefix with `archive.url`",
         claim.owner
-    );
+    )))
 }
 
 #[cfg(test)]

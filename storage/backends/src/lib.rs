@@ -10,6 +10,7 @@
 mod archive;
 mod catalog;
 mod claim;
+mod claimed;
 mod credentials;
 mod explained;
 mod probe;
@@ -21,12 +22,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use flywheel_archive::ColdStore;
+use flywheel_archive::{ArchiveError, ColdStore};
 use flywheel_catalog::Catalog;
 use flywheel_lake::{DurableFileSystem, Lake};
 use flywheel_log::{EventLog, Reserve, Reserved};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
-use flywheel_registry::Registry;
+use flywheel_registry::{CheckpointStore, Registry};
 use object_store::{ObjectStore, prefix::PrefixStore};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ pub use crate::{
     archive::ArchiveConfig,
     catalog::CatalogConfig,
     claim::OtherLog,
+    claimed::ClaimedArchive,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };
@@ -46,6 +48,8 @@ pub struct Backends {
     pub lake: Lake,
     pub registry: Arc<Registry>,
     pub catalog: Catalog,
+    /// Where runs keep their checkpoints for other machines; `None` where the data folder is all there is.
+    pub checkpoints: Option<CheckpointStore>,
 }
 
 /// Where the backends are.
@@ -142,8 +146,26 @@ impl BackendUrls {
     /// If a setting does not fit, the archive cannot be reached, or it belongs to other tables.
     pub async fn open_archive(&self, config: &ArchiveConfig) -> anyhow::Result<Option<Arc<dyn ColdStore>>> {
         let Some(store) = config.cold_store()? else { return Ok(None) };
-        archive::claim(&*store, &self.owner().await?).await?;
+        archive::claim(&*store, &self.owner().await?).await.map_err(one_line)?;
         Ok(Some(store))
+    }
+
+    /// As [`BackendUrls::open_archive`], for whoever can do without it for a while: with why it does not answer now, if it
+    /// does not. It is claimed as soon as it does.
+    ///
+    /// # Errors
+    /// If a setting does not fit, the archive refuses, or belongs to other tables.
+    pub async fn open_archive_in_time(
+        &self,
+        config: &ArchiveConfig,
+    ) -> anyhow::Result<Option<(Arc<ClaimedArchive>, Option<ArchiveError>)>> {
+        let Some(store) = config.cold_store()? else { return Ok(None) };
+        let store = Arc::new(ClaimedArchive::new(store, self.owner().await?));
+        match store.check().await {
+            Ok(()) => Ok(Some((store, None))),
+            Err(error) if error.kind().is_retryable() => Ok(Some((store, Some(error)))),
+            Err(error) => Err(one_line(error)),
+        }
     }
 
     /// What an archive calls these tables: a bucket by its place, a folder by the log that they are of.
@@ -267,15 +289,20 @@ impl Backends {
 
     async fn with_log(urls: &BackendUrls, log: Arc<dyn EventLog>) -> anyhow::Result<Self> {
         let hints = Some(Arc::clone(&log));
-        let (lake, registry) = match urls.store.bucket()? {
+        let (lake, registry, checkpoints) = match urls.store.bucket()? {
             Some(bucket) => {
                 bucket.reach().await?;
-                (bucket.lake(), bucket.registry(hints))
+                (bucket.lake(), bucket.registry(hints), Some(bucket.checkpoints()))
             }
-            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?),
+            None => (open_lake(&urls.data)?, open_registry(&urls.data, hints)?, None),
         };
-        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await? })
+        Ok(Self { log, lake, registry, catalog: urls.open_catalog().await?, checkpoints })
     }
+}
+
+/// Without its causes, which the line repeats already.
+fn one_line(error: ArchiveError) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }
 
 /// URLs are printed; what stands before the host is not, wherever a password ends, nor any setting.
@@ -408,6 +435,7 @@ mod tests {
             lake: open_lake(dir.path()).unwrap(),
             registry: open_registry(dir.path(), None).unwrap(),
             catalog: open_catalog(dir.path()).await.unwrap(),
+            checkpoints: None,
         };
         let full = Reserve::new(ReserveLimits { share: 0.5, bytes: 0 });
         let full = Arc::new(full.watching("data", || Ok(Space { free: 0, total: 100 })));

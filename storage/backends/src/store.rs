@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use flywheel_lake::Lake;
 use flywheel_log::EventLog;
-use flywheel_registry::Registry;
+use flywheel_registry::{CheckpointStore, Registry};
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
@@ -211,7 +211,7 @@ pub(crate) struct S3 {
     pub credentials: Credentials,
 }
 
-/// A bucket with a prefix, below which `lake/` and `registry/` lie.
+/// A bucket with a prefix, below which `lake/`, `registry/` and `checkpoints/` lie.
 #[derive(Clone)]
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -253,6 +253,12 @@ impl Bucket {
     pub fn registry(&self, hints: Option<Arc<dyn EventLog>>) -> Arc<Registry> {
         let prefix = self.prefix.clone().join("registry");
         Arc::new(Registry::open(Arc::clone(&self.store), prefix.as_ref(), hints))
+    }
+
+    /// The checkpoints of training runs.
+    pub fn checkpoints(&self) -> CheckpointStore {
+        let prefix = self.prefix.clone().join("checkpoints");
+        CheckpointStore::open(Arc::clone(&self.store), prefix.as_ref(), format!("s3://{}/{prefix}", self.bucket))
     }
 
     /// The bucket itself.

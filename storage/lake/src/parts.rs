@@ -1,13 +1,14 @@
 //! Whole files leave the table and come back, each in one commit: what an archive does with a day.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use deltalake::{
     kernel::{Action, Add},
     protocol::{DeltaOperation, SaveMode},
 };
 use flywheel_tables::{schema, stats_columns};
-use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, path::Path};
+use futures::{Stream, TryStreamExt};
+use object_store::{MultipartUpload, ObjectStoreExt, path::Path};
+use parquet::file::metadata::ParquetMetaDataReader;
 
 use crate::{
     Advance, Commit, DataFile, LakeError, LakeErrorKind, Table,
@@ -15,6 +16,12 @@ use crate::{
     commit::{Condition, Stop},
     file::Stats,
 };
+
+const STORING: &str = "storing a file of";
+/// What a store is given at once of a file that is larger.
+const PART_BYTES: usize = 8 << 20;
+/// Longest footer of a file.
+const FOOTER_BYTES: u64 = 64 << 20;
 
 /// A file that lies in the table's folder and belongs to no version yet.
 ///
@@ -52,27 +59,101 @@ impl Table {
         }
     }
 
-    /// Stores a file of this table under a new name, after reading it through: it must be of this table, and hold the rows
-    /// that `like` tells of.
+    /// Stores a file of this table under a new name, piece by piece: two parts of it are in memory at most. It must be of
+    /// this table, and hold the bytes and rows that `like` tells of.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes are no such file; `Unavailable` if the store fails.
-    pub async fn store_file(&self, like: &DataFile, bytes: Bytes) -> Result<StoredFile, LakeError> {
-        let all = schema(self.name());
-        let columns: Vec<_> = all.fields().iter().map(|field| field.name().as_str()).collect();
-        let mut batches = self.decode_file(like, bytes.clone(), &columns)?;
-        let mut rows = 0;
-        while let Some(batch) = batches.try_next().await? {
-            rows += batch.num_rows() as u64;
-        }
-        if rows != like.rows || bytes.len() as u64 != like.bytes {
-            let why = format!("it holds {rows} rows in {} bytes, not {} in {}", bytes.len(), like.rows, like.bytes);
-            return Err(LakeError::new(LakeErrorKind::Corrupt, "storing a file of", self.name(), why));
-        }
+    /// The first of `pieces`; `Corrupt` if they are no such file; `Unavailable` if the store fails. Nothing is stored then.
+    pub async fn store_file<E: From<LakeError>>(
+        &self,
+        like: &DataFile,
+        mut pieces: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    ) -> Result<StoredFile, E> {
         let add = add(like, stats_columns(self.name()));
-        let put = self.inner.store.put(&Path::from(add.path.as_str()), bytes.into()).await;
-        put.map_err(|e| LakeError::store("storing a file of", self.name(), e))?;
+        let path = Path::from(add.path.as_str());
+        let mut upload = None;
+        if let Err(error) = self.upload(&path, like, &mut pieces, &mut upload).await {
+            if let Some(upload) = &mut upload {
+                let _what_stays_is_the_vacuums = upload.abort().await;
+            }
+            return Err(error);
+        }
+        if let Err(error) = self.check_stored(&path, like).await {
+            let _what_stays_is_the_vacuums = self.inner.store.delete(&path).await;
+            return Err(error.into());
+        }
         Ok(StoredFile(add))
+    }
+
+    async fn upload<E: From<LakeError>>(
+        &self,
+        path: &Path,
+        like: &DataFile,
+        pieces: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+        upload: &mut Option<Box<dyn MultipartUpload>>,
+    ) -> Result<(), E> {
+        let failed = |error| LakeError::store(STORING, self.name(), error);
+        let wrong = |bytes: u64| self.not_stored(format!("it has {bytes} bytes, not {}", like.bytes));
+        let (mut buffer, mut bytes) = (BytesMut::new(), 0);
+        while let Some(piece) = pieces.try_next().await? {
+            bytes += piece.len() as u64;
+            if bytes > like.bytes {
+                return Err(wrong(bytes).into());
+            }
+            buffer.extend_from_slice(&piece);
+            while buffer.len() >= PART_BYTES {
+                if upload.is_none() {
+                    *upload = Some(self.inner.store.put_multipart(path).await.map_err(failed)?);
+                }
+                let parts = upload.as_mut().expect("just made");
+                parts.put_part(buffer.split_to(PART_BYTES).freeze().into()).await.map_err(failed)?;
+            }
+        }
+        if bytes != like.bytes {
+            return Err(wrong(bytes).into());
+        }
+        let rest = buffer.freeze();
+        match upload {
+            None => self.inner.store.put(path, rest.into()).await.map_err(failed)?,
+            Some(parts) => {
+                if !rest.is_empty() {
+                    parts.put_part(rest.into()).await.map_err(failed)?;
+                }
+                parts.complete().await.map_err(failed)?
+            }
+        };
+        Ok(())
+    }
+
+    /// Looks at what a file says of itself at its end.
+    async fn check_stored(&self, path: &Path, like: &DataFile) -> Result<(), LakeError> {
+        let store = &self.inner.store;
+        let read = async |from: u64, to: u64| {
+            store.get_range(path, from..to).await.map_err(|error| LakeError::store(STORING, self.name(), error))
+        };
+        let end = like.bytes.checked_sub(8).ok_or_else(|| self.not_stored("it is too short"))?;
+        let last = read(end, like.bytes).await?;
+        let length = u64::from(u32::from_le_bytes([last[0], last[1], last[2], last[3]]));
+        if &last[4..] != b"PAR1" || length > end.min(FOOTER_BYTES) {
+            return Err(self.not_stored("it is no Parquet file"));
+        }
+        let footer = ParquetMetaDataReader::decode_metadata(&read(end - length, end).await?)
+            .map_err(|error| self.not_stored(format!("its footer cannot be read: {error}")))?;
+        let footer = footer.file_metadata();
+        if footer.num_rows() as u64 != like.rows {
+            return Err(self.not_stored(format!("it holds {} rows, not {}", footer.num_rows(), like.rows)));
+        }
+        let has = |name: &str| footer.schema().get_fields().iter().any(|field| field.name() == name);
+        let columns = schema(self.name());
+        let mut wanted = columns.fields().iter().map(|field| field.name().as_str());
+        match wanted.find(|name| !flywheel_tables::PARTITION_COLUMNS.contains(name) && !has(name)) {
+            Some(lacks) => Err(self.not_stored(format!("it has no column `{lacks}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn not_stored(&self, why: impl Into<String>) -> LakeError {
+        LakeError::new(LakeErrorKind::Corrupt, STORING, self.name(), why.into())
     }
 
     /// Puts stored files into the table in one commit that says `note`, and moves the positions with it.

@@ -7,6 +7,8 @@ pub enum RegistryErrorKind {
     /// Hash, shape or numbers of a version are wrong.
     Corrupt,
     Unavailable,
+    /// Somebody else has taken over what was to be written.
+    Fenced,
 }
 
 /// What was attempted, on what, and why it failed.
@@ -48,6 +50,10 @@ impl RegistryError {
 
     pub fn is_conflict(&self) -> bool {
         self.kind == RegistryErrorKind::Conflict
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.kind == RegistryErrorKind::Fenced
     }
 
     /// Whether another version, not another try, is needed.

@@ -9,6 +9,9 @@
 //! published version survives what the store's writes survive: `object_store`'s own file system does not flush to
 //! the disk, so a power cut may take back the last ones; the data folder is opened through one that does.
 //!
+//! [`CheckpointStore`] keeps checkpoints of training runs in the same way: files written once, and numbered entries that
+//! say which of them count, created under the run's fence.
+//!
 //! ```
 //! # async fn turn(weights: Vec<u8>) -> Result<(), flywheel_registry::RegistryError> {
 //! use flywheel_events::{BaseKey, ModelRef};
@@ -30,12 +33,14 @@
 //! ```
 
 mod card;
+mod checkpoints;
 mod error;
 mod objects;
 mod registry;
 mod watch;
 
 pub use card::{AliasState, Card, NewVersion};
+pub use checkpoints::{CheckpointStore, RunCheckpoints, StoredCheckpoint};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use registry::Registry;
 

@@ -77,6 +77,24 @@ impl Objects {
         }
     }
 
+    /// An object that should have `bytes` bytes; its own length if it has others, of which nothing is read then.
+    pub async fn get_sized(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        bytes: u64,
+    ) -> Result<Option<Result<Bytes, u64>>, RegistryError> {
+        let result = async {
+            let found = self.store.get(path).await?;
+            if found.meta.size != bytes { Ok(Err(found.meta.size)) } else { found.bytes().await.map(Ok) }
+        };
+        match result.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(RegistryError::store(operation, error, path)),
+        }
+    }
+
     /// Numbers of the objects `{number}.json` below `folder`, ascending.
     pub async fn numbers(&self, operation: &'static str, folder: &Path) -> Result<Vec<u64>, RegistryError> {
         let objects: Vec<_> = self

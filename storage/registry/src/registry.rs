@@ -50,7 +50,7 @@ struct Written<'a, T> {
     nonce: String,
 }
 
-fn written<T: Serialize>(value: &T) -> Bytes {
+pub(crate) fn written<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(&Written { value, nonce: uuid::Uuid::new_v4().simple().to_string() })
         .expect("cards and aliases serialise")
         .into()
@@ -65,7 +65,7 @@ enum Move {
     Forward,
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 

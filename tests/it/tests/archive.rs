@@ -3,10 +3,10 @@
 use std::{fs, path::Path};
 
 use flywheel_events::{Event, GameId, System};
-use flywheel_it::{Scratch, flywheel, program};
+use flywheel_it::{Loop, Scratch, flywheel, get, program, wait_for};
 use flywheel_lake::{Lake, TableName};
 use flywheel_tables::EventsBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DAY_MS: i64 = 86_400_000;
 /// Noon of 2026-02-01.
@@ -90,4 +90,55 @@ fn old_days_are_archived_listed_and_brought_back_by_command() {
     old_days(&other);
     let refused = flywheel(&program, &other, &["archive"]);
     assert!(refused.code == Some(4) && refused.stderr.contains("archive of other tables"), "{refused:?}");
+}
+
+fn status(url: &str) -> Value {
+    serde_json::from_str(&get(&format!("{url}/v1/status")).unwrap().1).unwrap()
+}
+
+fn degraded(url: &str) -> Value {
+    status(url)["degraded"].clone()
+}
+
+#[test]
+fn a_loop_starts_without_its_archive_says_so_and_reports_though_it_is_away_at_the_end() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("cold");
+    // Where the disk of the archive will be mounted lies something else.
+    let (mount, gone) = (scratch.path().join("mount"), scratch.path().join("gone"));
+    fs::write(&mount, "").unwrap();
+    let settings = format!("[train]\nenabled = false\n[archive]\nurl = \"file://{}/cold\"\n", mount.display());
+    fs::write(scratch.path().join("flywheel.toml"), settings).unwrap();
+    let report = scratch.path().join("report.json");
+    let arguments = ["--sessions", "2", "--farm", "0", "--report", report.to_str().unwrap()];
+    let mut running = Loop::start(&program, &scratch, "up", &arguments);
+    let url = running.ready();
+
+    let lacks = wait_for("the loop to say that the archive is away", || {
+        Some(degraded(&url)).filter(|lacks| lacks != &json!([]))
+    });
+    assert_eq!((&lacks[0]["what"], lacks.as_array().unwrap().len()), (&json!("archive"), 1), "{lacks}");
+    assert!(lacks[0]["why"].as_str().unwrap().contains("mount/cold"), "{lacks}");
+    assert!(running.said().contains("! archive"), "the status line says it too: {}", running.said());
+
+    fs::remove_file(&mount).unwrap();
+    wait_for("the archive to be claimed", || mount.join("cold/index/claim.json").is_file().then_some(()));
+    wait_for("the loop to be whole", || (degraded(&url) == json!([])).then_some(()));
+
+    wait_for("a decision", || (status(&url)["decisions"]["answered"].as_u64() > Some(0)).then_some(()));
+
+    // Gone again, as a disk that is not mounted any more: the folder is there, and empty.
+    fs::rename(&mount, &gone).unwrap();
+    fs::create_dir(&mount).unwrap();
+    let ended = running.terminate();
+    assert_eq!(ended.code(), Some(4), "what could not be compared is no success");
+    let written: Value = serde_json::from_str(&fs::read_to_string(&report).expect("a report")).unwrap();
+    assert_eq!((&written["audit_ok"], &written["events_in_table"]), (&json!(false), &Value::Null), "{written}");
+    assert!(written["audit_error"].as_str().unwrap().contains("index/claim.json"), "{written}");
+    assert!(written["decisions_answered"].as_u64() > Some(0), "all the rest is there: {written}");
+
+    fs::remove_dir(&mount).unwrap();
+    fs::rename(&gone, &mount).unwrap();
+    let audit = flywheel(&program, &scratch.data(), &["audit"]);
+    assert_eq!(audit.code, Some(0), "{audit:?}");
 }

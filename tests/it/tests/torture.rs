@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use flywheel_it::{Finished, Scratch, flywheel, program, requires};
+use flywheel_it::{Finished, Scratch, flywheel, program, python, requires};
 use serde_json::Value;
 
 fn torture(program: &Path, scratch: &Scratch, words: &[&str]) -> (Finished, Value) {
@@ -52,6 +52,16 @@ fn all_is_well((said, report): &(Finished, Value)) {
     assert_eq!(report["durability"], "fsynced", "{report}");
     assert!(report["acknowledged"].as_u64() > Some(1000), "next to nothing was sent: {report}");
     assert_eq!(report["acknowledged"], report["in_table"], "{report}");
+    // The program looks for the same Python only where it is named.
+    if std::env::var_os("FLYWHEEL_PYTHON").is_some() && python().is_some() {
+        let opinion = &report["opinion"];
+        assert_eq!(
+            (&opinion["acknowledged"], &opinion["lost"]),
+            (&report["acknowledged"], &Value::from(0)),
+            "{report}"
+        );
+        assert_eq!(opinion["rows"], opinion["distinct"], "{report}");
+    }
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use arrow::{array::AsArray, datatypes::Int64Type};
+use arrow::{
+    array::AsArray,
+    datatypes::{Int32Type, Int64Type},
+};
 use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::Durability;
 use futures::TryStreamExt;
@@ -51,26 +54,27 @@ impl Verdict {
     }
 }
 
-/// Rows of one game: offset of the record, and number.
-type Rows = Vec<(i64, u64)>;
+/// Rows of one game: partition and offset of the record, and number.
+type Rows = Vec<(i32, i64, u64)>;
 
 /// Reads the whole table once.
 pub async fn check(lake: &Lake, seed: u64, books: &[Book]) -> anyhow::Result<Verdict> {
     let games: Vec<&Game> = books.iter().flat_map(|book| &book.games).collect();
     let places: HashMap<String, usize> =
         games.iter().enumerate().map(|(place, game)| (letter::game_id(seed, game.number), place)).collect();
-    let ours = format!("torture-{seed:x}-");
+    let ours = letter::prefix(seed);
     let mut rows: Vec<Rows> = vec![Vec::new(); games.len()];
     let mut verdict = Verdict::default();
     let events = lake.table(TableName::Events);
     if events.version().await?.is_some() {
-        let options = ScanOptions::columns(["game_id", "seq", "offset", "payload"]);
+        let options = ScanOptions::columns(["game_id", "seq", "partition", "offset", "payload"]);
         let mut batches = events.scan_stream(options).await.context("reading the table of events")?;
         while let Some(batch) = batches.try_next().await.context("reading the table of events")? {
             let column = |name| batch.column_by_name(name).expect("the scan asked for it");
             let (id, payload) = (column("game_id").as_string::<i32>(), column("payload").as_string::<i32>());
             let (seq, offset) =
                 (column("seq").as_primitive::<Int64Type>(), column("offset").as_primitive::<Int64Type>());
+            let partition = column("partition").as_primitive::<Int32Type>();
             for row in 0..batch.num_rows() {
                 let (id, number) = (id.value(row), seq.value(row) as u64);
                 let place = places.get(id).copied().filter(|place| number < games[*place].sent);
@@ -85,7 +89,7 @@ pub async fn check(lake: &Lake, seed: u64, books: &[Book]) -> anyhow::Result<Ver
                     verdict.changed += 1;
                     verdict.find(|| format!("{id}/{number} has the payload {}", payload.value(row)));
                 }
-                rows[place].push((offset.value(row), number));
+                rows[place].push((partition.value(row), offset.value(row), number));
             }
         }
     }
@@ -103,6 +107,13 @@ pub async fn check(lake: &Lake, seed: u64, books: &[Book]) -> anyhow::Result<Ver
 fn weigh(seed: u64, game: &Game, rows: &mut Rows, verdict: &mut Verdict) {
     let id = || letter::game_id(seed, game.number);
     rows.sort_unstable();
+    // Offsets of two partitions say nothing about each other.
+    if let (Some(first), Some(last)) = (rows.first(), rows.last())
+        && first.0 != last.0
+    {
+        verdict.out_of_order += 1;
+        verdict.find(|| format!("{} lies in the partitions {} and {}", id(), first.0, last.0));
+    }
     // Where each number was sent; behind all others if it was never acknowledged.
     let mut sent_as: Vec<u32> = vec![u32::MAX; game.sent as usize];
     for (place, promise) in game.acknowledged.iter().enumerate() {
@@ -110,7 +121,7 @@ fn weigh(seed: u64, game: &Game, rows: &mut Rows, verdict: &mut Verdict) {
     }
     let mut there = vec![false; game.sent as usize];
     let mut furthest = None;
-    for &(offset, seq) in rows.iter() {
+    for &(_, offset, seq) in rows.iter() {
         let slot = &mut there[seq as usize];
         if *slot {
             verdict.doubled += 1;
@@ -156,7 +167,7 @@ mod tests {
 
     fn verdict(game: &Game, rows: &[(i64, u64)]) -> Verdict {
         let mut verdict = Verdict::default();
-        weigh(7, game, &mut rows.to_vec(), &mut verdict);
+        weigh(7, game, &mut rows.iter().map(|&(offset, seq)| (0, offset, seq)).collect(), &mut verdict);
         verdict
     }
 

@@ -13,8 +13,13 @@ pub fn mark(seed: u64, game: u64, seq: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// What the names of a run's games begin with.
+pub fn prefix(seed: u64) -> String {
+    format!("torture-{seed:x}-")
+}
+
 pub fn game_id(seed: u64, game: u64) -> String {
-    format!("torture-{seed:x}-{game}")
+    format!("{}{game}", prefix(seed))
 }
 
 /// Appends the event as one line.

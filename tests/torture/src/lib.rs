@@ -7,6 +7,9 @@
 //! - **out of order**: of one game, an event whose record lies behind one that was sent after it was acknowledged.
 //! - **changed, invented, dead**: rows whose content is not what was sent, that nobody sent, that did not decode.
 //!
+//! Where a Python with `deltalake` and DuckDB is to be had, these read the table too and judge it by a program of their own
+//! ([`Opinion`]); a run in which the two disagree is not well.
+//!
 //! With [`Plan::faults`] log and store also refuse, forget to answer and are slow, in every life.
 //!
 //! # How it is set up
@@ -25,6 +28,7 @@ pub mod cut;
 mod faults;
 mod letter;
 mod node;
+mod oracle;
 mod plan;
 mod producer;
 mod redis;
@@ -32,6 +36,7 @@ mod report;
 mod run;
 mod serve;
 
+pub use oracle::Opinion;
 pub use plan::{LogChoice, Plan, RedisSync};
 pub use report::{Lost, Report};
 pub use run::{Progress, run};

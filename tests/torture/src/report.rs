@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 pub use crate::check::Lost;
-use crate::{book::Tally, check::Verdict, cut::Undone};
+use crate::{book::Tally, check::Verdict, cut::Undone, oracle::Opinion};
 
 /// What a run did, and what it found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -28,6 +28,9 @@ pub struct Report {
     pub tally: Tally,
     /// What the cuts took back.
     pub undone: Undone,
+    /// What other readers of the table found, and why none was asked.
+    pub opinion: Option<Opinion>,
+    pub no_opinion: Option<String>,
     /// Why the run could not go on, if it could not.
     pub broken: Option<String>,
 }
@@ -39,6 +42,7 @@ impl Report {
         self.ok = self.broken.is_none()
             && v.acknowledged > 0
             && v.lost == Lost::default()
+            && self.opinion.as_ref().is_none_or(|opinion| opinion.differs(v).is_none())
             && v.doubled + v.out_of_order + v.changed + v.invented + v.dead_letters + self.unanswered == 0;
     }
 
@@ -84,6 +88,17 @@ impl Report {
                 "{} changed, {} invented, {} dead letters, {} never answered",
                 v.changed, v.invented, v.dead_letters, self.unanswered
             ));
+        }
+        match (&self.opinion, &self.no_opinion) {
+            (Some(opinion), _) => lines.push(match opinion.differs(v) {
+                None => format!(
+                    "{} agree: {} rows, {} distinct events, order by partition and offset",
+                    opinion.reader, opinion.rows, opinion.distinct
+                ),
+                Some(how) => format!("the readers disagree: {how}"),
+            }),
+            (None, Some(why)) => lines.push(format!("no second reader was asked: {why}")),
+            (None, None) => {}
         }
         lines.extend(v.findings.iter().map(|finding| format!("  {finding}")));
         lines.extend(self.broken.iter().map(|why| format!("the run broke off: {why}")));

@@ -26,6 +26,7 @@ use crate::{
     check,
     cut::{Journals, Power, Undone},
     node::Node,
+    oracle,
     producer::{self, Settings},
     redis::Redis,
 };
@@ -97,7 +98,15 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
     summarise(&mut report, &books);
     let lake = flywheel_backends::open_lake(&stage.data)?;
     match check::check(&lake, plan.seed, &books).await {
-        Ok(verdict) => report.verdict = verdict,
+        Ok(verdict) => {
+            report.verdict = verdict;
+            let table = stage.data.join("lake/events");
+            match oracle::ask(&table, plan.seed, &books, &plan.folder).await {
+                Ok(Ok(opinion)) => report.opinion = Some(opinion),
+                Ok(Err(why)) => report.no_opinion = Some(why),
+                Err(error) => drop(report.broken.get_or_insert_with(|| format!("{error:#}"))),
+            }
+        }
         Err(error) if report.broken.is_some() => {
             report.broken.as_mut().expect("just asked").push_str(&format!("; {error:#}"));
         }

@@ -58,7 +58,7 @@ export interface Decisions {
 }
 
 export interface Degraded {
-  /** `log`, `store`, `catalog` or `disk`. */
+  /** `log`, `store`, `catalog`, `disk` or `archive`. */
   what: string;
   since_ms: number;
   why: string;

@@ -1,7 +1,8 @@
 //! A day comes back into the table.
 
-use flywheel_archive::{Readiness, read};
+use flywheel_archive::{Readiness, checked};
 use flywheel_lake::{Advance, LakeErrorKind};
+use futures::TryStreamExt;
 use serde::Serialize;
 
 use super::{Archive, ArchivingError, Day, app_ids, in_force, names::Names};
@@ -45,8 +46,8 @@ impl Archive {
             }
             let mut stored = Vec::with_capacity(files.len());
             for file in &files {
-                let bytes = read(&*self.store, &file.object, &file.sha256).await?;
-                stored.push(self.table.store_file(&file.file, bytes).await?);
+                let pieces = checked(self.store.stream(&file.object).await?, &file.object, &file.sha256);
+                stored.push(self.table.store_file(&file.file, pieces.map_err(ArchivingError::from)).await?);
             }
             let [_, app_id] = app_ids(day);
             let advance = [Advance::new(app_id, (restored > 0).then_some(restored as i64), archived as i64)];

@@ -12,8 +12,8 @@ use flywheel_policy::{LearnError, LearnErrorKind, Learner, Network, NetworkSpec,
 use flywheel_tables::{TableName, TransitionsBuilder, day_of};
 use flywheel_torch::{Adam, DoubleDqnLoss, DqnConfig, Layout, adam_step, square_sum};
 use flywheel_train::{
-    Beat, Candidate, Checkpoint, Checkpoints, Host, Origin, PublishError, Session, Shape, Sources, TrainConfig,
-    TrainError, TrainLearner, Trainer,
+    Beat, Candidate, Checkpoints, Host, Origin, PublishError, Session, Shape, Sources, TrainConfig, TrainError,
+    TrainLearner, Trainer,
 };
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, task::JoinSet};
@@ -298,8 +298,8 @@ impl Host for Memory {
         if self.fenced_at_checkpoint { Beat::Fenced } else { Beat::Continue }
     }
 
-    fn checkpointed(&mut self, checkpoint: &Checkpoint) -> Beat {
-        self.checkpoints.push(checkpoint.state.steps);
+    fn checkpointed(&mut self, steps: u64, _uri: &str) -> Beat {
+        self.checkpoints.push(steps);
         Beat::Continue
     }
 
@@ -355,6 +355,12 @@ impl World {
         let trainer = Trainer::new(config.clone(), SHAPE, Linear::new(&config.dqn(SHAPE)), experience);
         let (handle, checkpoints) = (self.handle(), self.checkpoints(run));
         Session::open(&handle, trainer, host, checkpoints, &self.sources, origin, (&mut self.tasks, &self.cancel))
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -561,7 +561,7 @@ async fn metrics_have_every_stage_and_buckets_for_every_histogram() {
         assert!(text.contains(&format!(r#"flywheel_stage_state{{stage="{stage}",state="#)), "{stage}\n{text}");
     }
     assert!(text.contains(r#"flywheel_stage_state{stage="play",state="running"} 1"#));
-    for (what, on) in [("store", 1), ("log", 0), ("catalog", 0), ("disk", 0)] {
+    for (what, on) in [("store", 1), ("log", 0), ("catalog", 0), ("disk", 0), ("archive", 0)] {
         assert!(text.contains(&format!("flywheel_loop_degraded{{what=\"{what}\"}} {on}")), "{what}\n{text}");
     }
     assert!(text.contains(r#"flywheel_decision_seconds_bucket{le="0.00025"} 1"#), "{text}");

@@ -4,12 +4,16 @@
 //! here unchanged, beside what only a server can break.
 
 mod archive;
+mod faults;
+mod faulty_server;
 mod kill;
 mod messages;
 mod python;
 mod server;
 mod whole;
 
+#[path = "../../../registry/tests/it/checkpoints.rs"]
+mod checkpoints;
 #[path = "../../../lake/tests/common/mod.rs"]
 mod lake_cases;
 #[path = "../../../registry/tests/it/races.rs"]

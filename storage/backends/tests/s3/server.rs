@@ -210,6 +210,10 @@ impl Server {
         }
     }
 
+    pub fn port(&self) -> u16 {
+        self.ports[0]
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports[0])
     }

@@ -1,12 +1,14 @@
 //! The registry on memory and on a local disk: races, deaths at every step, damage, and watching.
 //! (`storage/backends/tests/s3` runs races and versions on real servers.)
 
+mod checkpoints;
 mod collecting;
 mod common;
 mod crashes;
 mod faulty;
 mod following;
 mod races;
+mod stored_crashes;
 mod versions;
 
 use std::sync::Arc;

@@ -29,10 +29,14 @@ pub struct IngestSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub body_wait: Duration,
-    /// Longest wait for the log; beyond it, 503 `log_slow`, and whether the events are in the log is not known.
+    /// Longest wait for the log; beyond it the events go to the spool, or, without one, 503 `log_slow`, and whether they
+    /// are in the log is not known.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub append_wait: Duration,
+    /// Largest spool, in bytes: events that come while the log is away are kept in the data folder, synced before they
+    /// are acknowledged, and appended in their order once it is back; beyond it, 503. With 0, 503 at once.
+    pub spool_bytes: u64,
     /// Producers on a WebSocket at once.
     pub sockets: usize,
     /// Longest WebSocket frame, in bytes.
@@ -52,6 +56,7 @@ impl Default for IngestSettings {
             in_flight_bytes: doors.in_flight_bytes,
             body_wait: Duration::from_millis(doors.body_ms),
             append_wait: Duration::from_millis(doors.append_ms),
+            spool_bytes: 1 << 30,
             sockets: doors.sockets,
             frame_bytes: doors.frame_bytes,
             check_payloads: doors.check_payloads,

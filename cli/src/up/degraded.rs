@@ -24,8 +24,10 @@ impl Silence {
 /// Everything that is away now. Of several witnesses the one is heard that noticed first.
 pub fn degraded(parts: &Parts, now: &Look) -> Vec<Degraded> {
     let emitter = now.emitter.away.clone().filter(|_| !now.emitter.full);
+    let witness = |(since_ms, why)| Away { since_ms, why };
     let log = [
-        emitter.map(|(since_ms, why)| Away { since_ms, why }),
+        emitter.map(witness),
+        now.doors.away.clone().map(witness),
         parts.land.status.log_away(),
         parts.assemble.status.log_away(),
     ];

@@ -13,7 +13,7 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
-use flywheel_ingest::Door;
+use flywheel_ingest::{Door, SpoolConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::CompactOptions;
@@ -340,7 +340,13 @@ pub async fn start(
 
     // Only events of systems that are landed here are taken.
     let taken = config.ingest.doors(vec![System::Tank], partitions);
-    let door = Door::new(log_for_events, taken, stops.play.clone());
+    let spool = SpoolConfig {
+        dir: data.spool(),
+        bytes: config.ingest.spool_bytes,
+        reserve: Some(Arc::new(watching(config, [config.data.clone()]))),
+    };
+    let door = Door::spooling(log_for_events, taken, stops.play.clone(), &spool)
+        .with_context(|| format!("opening the spool of the doors in `{}`", spool.dir.display()))?;
     let doors = flywheel_ingest::router(Arc::clone(&door));
 
     let view = Arc::new(View::new(Parts {
@@ -391,10 +397,13 @@ fn reserve(config: &Config) -> Result<Option<Arc<Reserve>>, Failure> {
     if folders.is_empty() {
         return Ok(None);
     }
-    let reserve = folders.into_iter().fold(Reserve::new(reserve_limits(config)), |reserve, folder| {
+    Ok(Some(Arc::new(watching(config, folders))))
+}
+
+fn watching(config: &Config, folders: impl IntoIterator<Item = std::path::PathBuf>) -> Reserve {
+    folders.into_iter().fold(Reserve::new(reserve_limits(config)), |reserve, folder| {
         reserve.watching(folder.display().to_string(), move || volume(&folder))
-    });
-    Ok(Some(Arc::new(reserve)))
+    })
 }
 
 /// What new events may not take of a volume.

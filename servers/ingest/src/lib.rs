@@ -10,6 +10,9 @@
 //! - **An acknowledged event is in the log**, with the durability that the answer names. Without an answer, or with
 //!   503, the outcome is unknown: send the same events again. What is there already is acknowledged as `repeated`,
 //!   or appended a second time and dropped on the way into the table, by `(game_id, seq)`.
+//! - **While the log is away**, doors made by [`Door::spooling`] keep events in files of this machine, synced before the
+//!   answer, which says `spooled` and promises no more than that disk does. They go into the log in their order, before
+//!   later ones, once it is back; first of all after a restart.
 //! - **A repeat is left out only when it is surely one**: its `seq` lies in the run of consecutive numbers that this
 //!   process has itself seen acknowledged; see [`Games`]. A gap is accepted and reported; it is closed by sending what
 //!   is missing.
@@ -31,6 +34,7 @@ mod body;
 mod cloudevents;
 mod config;
 mod door;
+mod drain;
 pub mod evolution;
 mod http;
 mod inflate;
@@ -41,6 +45,7 @@ mod schemas;
 mod sequence;
 mod socket;
 mod source;
+mod spool;
 
 pub use config::IngestConfig;
 pub use door::{Ack, Door, GameAck, Gap};
@@ -50,6 +55,7 @@ pub use problem::{Problem, Refusal};
 pub use schemas::SCHEMAS;
 pub use sequence::{Games, Known};
 pub use source::Source;
+pub use spool::{SpoolConfig, SpoolState};
 
 #[cfg(flywheel_bug)]
 include!("../../../scripts/seeded_bug.rs");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flywheel_events::System;
-use flywheel_ingest::IngestConfig;
+use flywheel_ingest::{IngestConfig, KeyRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,10 @@ pub struct IngestSettings {
     /// Longest WebSocket frame, in bytes.
     #[schemars(range(min = 1024))]
     pub frame_bytes: usize,
+    /// `optional`: without a key events are taken of games that are under no key's prefix; `required`: none are. Keys are
+    /// made by `flywheel key create`.
+    #[schemars(regex(pattern = "^(optional|required)$"))]
+    pub keys: String,
     /// Check the payload of kinds whose fields are known; other kinds are always taken as they are.
     pub check_payloads: bool,
 }
@@ -59,12 +63,18 @@ impl Default for IngestSettings {
             spool_bytes: 1 << 30,
             sockets: doors.sockets,
             frame_bytes: doors.frame_bytes,
+            keys: "optional".to_owned(),
             check_payloads: doors.check_payloads,
         }
     }
 }
 
 impl IngestSettings {
+    /// Whether a program must have a key.
+    pub fn key_rule(&self) -> KeyRule {
+        if self.keys == "required" { KeyRule::Required } else { KeyRule::Optional }
+    }
+
     /// What does not fit, each with its name and value.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -84,6 +94,9 @@ impl IngestSettings {
             if !waits.contains(&value) {
                 problems.push(format!("ingest.{name} is {value:?}; it must lie in 100ms..=1h"));
             }
+        }
+        if !matches!(self.keys.as_str(), "optional" | "required") {
+            problems.push(format!("ingest.keys is `{}`; it is `optional` or `required`", self.keys));
         }
         // Else the largest request that is allowed could never be taken.
         let largest = self.body_bytes.max(self.frame_bytes).max(self.inflated_bytes);

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod degraded;
 mod finish;
+mod keys;
 mod line;
 mod live;
 mod report;

@@ -13,7 +13,7 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
-use flywheel_ingest::{Door, SpoolConfig};
+use flywheel_ingest::{Door, KeyRing, RingConfig, SpoolConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::CompactOptions;
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Options, bootstrap,
+    keys::CatalogKeys,
     live::{self, LiveResults},
     trainer::{self, TrainerCommand, TrainerState},
     view::{Parts, View},
@@ -345,7 +346,11 @@ pub async fn start(
         bytes: config.ingest.spool_bytes,
         reserve: Some(Arc::new(watching(config, [config.data.clone()]))),
     };
-    let door = Door::spooling(log_for_events, taken, stops.play.clone(), &spool)
+    let rule = RingConfig { rule: config.ingest.key_rule(), ..RingConfig::default() };
+    let keys = KeyRing::new(Arc::new(CatalogKeys(backends.catalog.source_keys())), rule);
+    keys.refresh().await.map_err(|why| Failure::msg(Code::Failure, format!("reading the keys of sources: {why}")))?;
+    rest.spawn(Arc::clone(&keys).keep(stops.rest.clone()));
+    let door = Door::guarded(log_for_events, taken, stops.play.clone(), &spool, keys)
         .with_context(|| format!("opening the spool of the doors in `{}`", spool.dir.display()))?;
     let doors = flywheel_ingest::router(Arc::clone(&door));
 

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use axum::http::HeaderMap;
 use flywheel_events::{GameId, System};
 use flywheel_kit::spill::Item;
 use flywheel_log::{Durability, EventLog, LogError, LogErrorKind, Record, Topic, partition_of};
@@ -23,9 +24,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Games, Incoming, IngestConfig, Problem,
+    Games, Incoming, IngestConfig, KeyRing, Problem, Source,
     body::Budget,
     drain::{drain, system_of},
+    keys::Credential,
     metrics::{ACK_SECONDS, EVENTS, GAPS},
     spool::{Closed, Pushed, Spool, SpoolConfig, SpoolState, now_ms},
 };
@@ -128,13 +130,14 @@ pub struct Door {
     appends: RwLock<()>,
     pub(crate) accepted: AtomicU64,
     spool: Option<Arc<Spool>>,
+    keys: Option<Arc<KeyRing>>,
     drain: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Door {
     /// The doors take events until `stop`; see [`closed`](Self::closed). While the log is away they say 503.
     pub fn new(log: Arc<dyn EventLog>, config: IngestConfig, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self::with(log, config, stop, None))
+        Arc::new(Self::with(log, config, stop, None, None))
     }
 
     /// As [`Door::new`]; while the log is away events go to the spool, which is drained in order once it is back, and
@@ -148,7 +151,21 @@ impl Door {
         stop: CancellationToken,
         spool: &SpoolConfig,
     ) -> std::io::Result<Arc<Self>> {
-        Ok(Self::over(log, config, stop, Spool::open(spool)?))
+        Ok(Self::over(log, config, stop, Spool::open(spool)?, None))
+    }
+
+    /// As [`Door::spooling`]; who sends may write only what his key allows.
+    ///
+    /// # Errors
+    /// As [`Door::spooling`].
+    pub fn guarded(
+        log: Arc<dyn EventLog>,
+        config: IngestConfig,
+        stop: CancellationToken,
+        spool: &SpoolConfig,
+        keys: Arc<KeyRing>,
+    ) -> std::io::Result<Arc<Self>> {
+        Ok(Self::over(log, config, stop, Spool::open(spool)?, Some(keys)))
     }
 
     pub(crate) fn over(
@@ -156,14 +173,21 @@ impl Door {
         config: IngestConfig,
         stop: CancellationToken,
         spool: Spool,
+        keys: Option<Arc<KeyRing>>,
     ) -> Arc<Self> {
         let spool = Arc::new(spool);
-        let door = Arc::new(Self::with(log, config, stop, Some(Arc::clone(&spool))));
+        let door = Arc::new(Self::with(log, config, stop, Some(Arc::clone(&spool)), keys));
         *door.drain.lock() = Some(tokio::spawn(drain(Arc::clone(&door), spool)));
         door
     }
 
-    fn with(log: Arc<dyn EventLog>, config: IngestConfig, stop: CancellationToken, spool: Option<Arc<Spool>>) -> Self {
+    fn with(
+        log: Arc<dyn EventLog>,
+        config: IngestConfig,
+        stop: CancellationToken,
+        spool: Option<Arc<Spool>>,
+        keys: Option<Arc<KeyRing>>,
+    ) -> Self {
         crate::metrics::describe();
         Self {
             budget: Budget::new(&config),
@@ -176,6 +200,7 @@ impl Door {
             appends: RwLock::default(),
             accepted: AtomicU64::new(0),
             spool,
+            keys,
             drain: Mutex::default(),
             config,
         }
@@ -203,6 +228,19 @@ impl Door {
         {
             tracing::error!(%error, "draining the spool ended badly");
         }
+    }
+
+    /// Whose key came with a request.
+    pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<Credential, Problem> {
+        match &self.keys {
+            Some(keys) => keys.authenticate(headers, self.config.retry_after_s).await,
+            None => Ok(Credential::None),
+        }
+    }
+
+    /// What he may write now.
+    pub(crate) fn source(&self, credential: &Credential) -> Result<Source, Problem> {
+        self.keys.as_ref().map_or(Ok(Source::Local), |keys| keys.source(credential, self.config.retry_after_s))
     }
 
     /// Appends what is not surely there already, and waits for it. `by` is the door's name in the metrics.

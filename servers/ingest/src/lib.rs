@@ -16,6 +16,8 @@
 //! - **A repeat is left out only when it is surely one**: its `seq` lies in the run of consecutive numbers that this
 //!   process has itself seen acknowledged; see [`Games`]. A gap is accepted and reported; it is closed by sending what
 //!   is missing.
+//! - **Who has a key writes the games of that key and no others**, and who has none no game of any key: doors made by
+//!   [`Door::guarded`]. One event of another's game keeps its whole request out.
 //! - **Everything is bounded**: a body, what it inflates to, events per request, depth, bytes in flight over all
 //!   requests, sockets, waits. Over a limit the answer is 413, 429 or 503, and nothing was appended.
 //!
@@ -38,6 +40,7 @@ mod drain;
 pub mod evolution;
 mod http;
 mod inflate;
+mod keys;
 pub mod metrics;
 mod parse;
 mod problem;
@@ -46,16 +49,19 @@ mod sequence;
 mod socket;
 mod source;
 mod spool;
+mod token;
 
 pub use config::IngestConfig;
 pub use door::{Ack, Door, GameAck, Gap};
 pub use http::router;
+pub use keys::{KeyRecord, KeyRing, KeyRule, KeyStore, RingConfig};
 pub use parse::{Format, Incoming, parse};
 pub use problem::{Problem, Refusal};
 pub use schemas::SCHEMAS;
 pub use sequence::{Games, Known};
-pub use source::Source;
+pub use source::{Prefixes, Source};
 pub use spool::{SpoolConfig, SpoolState};
+pub use token::{NotAToken, Token};
 
 #[cfg(flywheel_bug)]
 include!("../../../scripts/seeded_bug.rs");

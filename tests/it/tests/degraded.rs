@@ -363,6 +363,12 @@ fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_
         each("events in the log of the second loop", |one| &one.direct, 10);
         stop.store(true, Ordering::SeqCst);
         wait_until_whole(&second);
+        // Those of the loop that was killed are its heir's once their lease has run out.
+        wait_for("the second loop to land", || {
+            let status = status(&second);
+            let land = status["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "land").unwrap();
+            (land["details"]["partitions"] == 2).then_some(())
+        });
         assert!(again.terminate().success());
     });
     let games = names.iter().zip(&producers).map(|(name, one)| (*name, one.next.load(Ordering::SeqCst) - 1));

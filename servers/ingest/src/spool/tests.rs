@@ -24,7 +24,7 @@ fn door(log: Arc<dyn EventLog>, disk: &Disk, limit: u64) -> (Arc<Door>, Cancella
     let stop = CancellationToken::new();
     let config = IngestConfig { append_ms: 40, partitions: PARTITIONS, ..IngestConfig::default() };
     let spool = Spool::within(Arc::new(disk.clone()), limit, None).unwrap();
-    (Door::over(log, config, stop.clone(), spool), stop)
+    (Door::over(log, config, stop.clone(), spool, None), stop)
 }
 
 async fn end(door: &Door, stop: &CancellationToken) {

@@ -3,6 +3,7 @@
 mod bounds;
 mod disk;
 mod formats;
+mod keys;
 mod schemas;
 mod sequence;
 mod socket;
@@ -52,7 +53,7 @@ impl Server {
         Self::of(log, door, stop).await
     }
 
-    async fn of(log: Arc<dyn EventLog>, door: Arc<Door>, stop: CancellationToken) -> Self {
+    pub async fn of(log: Arc<dyn EventLog>, door: Arc<Door>, stop: CancellationToken) -> Self {
         let listener = flywheel_kit::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let app = router(Arc::clone(&door));

@@ -357,10 +357,10 @@ impl Door {
                 Problem::unavailable(retry_after_s, "disk_full", format!("the spool did not take them: {error}"))
             }
             Closed::Full { held, limit } => {
-                let why = spool.state().away.map_or_else(
-                    || "it is drained into the log, which answers".to_owned(),
-                    |(_, why)| format!("the log is away: {why}"),
-                );
+                let why = match spool.state().away {
+                    Some((_, why)) => format!("the log is away: {why}"),
+                    None => "what it holds goes into the log first".to_owned(),
+                };
                 let detail = format!("the spool holds {held} of {limit} bytes; {why}");
                 Problem::unavailable(retry_after_s, "spool_full", detail)
             }

@@ -81,7 +81,7 @@ impl Default for RingConfig {
     }
 }
 
-/// Unknown ids make the ring look at the store at once, but not more often than this.
+/// Unknown ids make the ring look at the store, but not more often than this: who comes with one waits so long at most.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -128,7 +128,11 @@ impl KeyRing {
     /// # Errors
     /// Why the store cannot be read; what was known stays.
     pub async fn refresh(&self) -> Result<(), String> {
-        let _alone = self.looking.lock().await;
+        let alone = self.looking.lock().await;
+        self.look(&alone).await
+    }
+
+    async fn look(&self, _alone: &tokio::sync::MutexGuard<'_, ()>) -> Result<(), String> {
         let asked_at = Instant::now();
         let read = self.store.keys().await;
         let mut state = self.state.lock();
@@ -148,6 +152,20 @@ impl KeyRing {
                 Err(why)
             }
         }
+    }
+
+    /// Reads all keys, unless somebody else does so meanwhile; waits until that may be done again.
+    async fn look_again(&self) -> Result<(), String> {
+        let asked_at = Instant::now();
+        let looked = || self.state.lock().looked_at;
+        if let Some(wait) = looked().and_then(|at| LOOK_AT_MOST_EVERY.checked_sub(at.elapsed())) {
+            tokio::time::sleep(wait).await;
+        }
+        let alone = self.looking.lock().await;
+        if looked().is_some_and(|at| at > asked_at) {
+            return Ok(());
+        }
+        self.look(&alone).await
     }
 
     /// Reads the keys now and then, and notes which were used, until `stop`.
@@ -211,12 +229,8 @@ impl KeyRing {
     pub(crate) async fn authenticate(&self, headers: &HeaderMap, retry_after_s: u64) -> Result<Credential, Problem> {
         let Some(token) = bearer(headers)? else { return Ok(Credential::None) };
         if !self.known(retry_after_s)?.keys.contains_key(token.id()) {
-            // It may have been made a moment ago.
-            let last = self.state.lock().looked_at;
-            if last.is_none_or(|at| at.elapsed() >= LOOK_AT_MOST_EVERY) {
-                // If it fails, what is known decides.
-                let _unread = self.refresh().await;
-            }
+            // It may have been made a moment ago. If that cannot be seen, what is known decides.
+            let _unread = self.look_again().await;
         }
         let known = self.known(retry_after_s)?;
         let record = known.keys.get(token.id());

@@ -59,11 +59,6 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
         counter!(REFUSED, "reason" => problem.reason).increment(1);
         return problem.into_response();
     }
-    let Ok(place) = Arc::clone(&door.sockets).try_acquire_owned() else {
-        let problem = Problem::unavailable(door.config.retry_after_s, "sockets_taken", "all sockets are taken");
-        counter!(REFUSED, "reason" => problem.reason).increment(1);
-        return problem.into_response();
-    };
     let credential = match door.authenticate(&headers).await {
         Ok(credential) => credential,
         Err(problem) => {
@@ -76,6 +71,11 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
         counter!(REFUSED, "reason" => problem.reason).increment(1);
         return problem.into_response();
     }
+    let Ok(place) = Arc::clone(&door.sockets).try_acquire_owned() else {
+        let problem = Problem::unavailable(door.config.retry_after_s, "sockets_taken", "all sockets are taken");
+        counter!(REFUSED, "reason" => problem.reason).increment(1);
+        return problem.into_response();
+    };
     let limit = door.config.frame_bytes;
     upgrade
         .max_message_size(limit)

@@ -311,7 +311,7 @@ fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_
     let folder = scratch.path().join("redis");
     fs::create_dir_all(&folder).unwrap();
     let Some(mut redis) = Redis::syncing(&folder, "always") else { return };
-    let settings = format!("[stream]\nurl = \"{}?timeout=2s\"\n", redis.url());
+    let settings = format!("[stream]\nurl = \"{}?timeout=30s\"\n", redis.url());
     let (running, first) = start(&program, &scratch, &settings);
     let names = ["guest-1", "guest-2", "guest-3"];
     let producers: [Producer; 3] = Default::default();

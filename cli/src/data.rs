@@ -131,6 +131,11 @@ impl DataDir {
         &self.root
     }
 
+    /// Events that the doors took while the log was away.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
     pub fn spill(&self) -> PathBuf {
         self.root.join("spill")
     }

@@ -78,6 +78,9 @@ enum Command {
     Log(commands::log::Command),
     /// Send events from standard input, one envelope a line
     Emit(commands::emit::Args),
+    /// Make, list and end keys of programs that hand in events
+    #[command(subcommand)]
+    Key(commands::key::Command),
     /// Check how schemas of events change
     #[command(subcommand)]
     Schema(commands::schema::Command),
@@ -167,6 +170,7 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Status(args) => commands::status::run(global, args).await,
         Command::Log(command) => commands::log::run(global, command).await,
         Command::Emit(args) => commands::emit::run(global, args).await,
+        Command::Key(command) => commands::key::run(global, command).await,
         Command::Schema(command) => commands::schema::run(global, command),
         Command::Table(command) => commands::table::run(global, command).await,
         Command::Archive(args) => commands::archive::run(global, args).await,

@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::Context;
+use flywheel_ingest::Token;
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Value, json};
 
 use self::batches::{Batch, Batches, Limits};
@@ -26,6 +28,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Pauses between tries grow from the first to the second.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
+/// Where the key of this source is looked for.
+const KEY_VARIABLE: &str = "FLYWHEEL_KEY";
+
 /// Games whose last `seq` is shown at the end; with `--json` it is in each acknowledgement.
 const GAMES_SHOWN: usize = 1000;
 
@@ -35,6 +40,9 @@ pub struct Args {
     /// Address of the server; taken from the data folder when left out
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// File that holds the key of this source; without it, FLYWHEEL_KEY is taken if it is set
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<std::path::PathBuf>,
     /// Events of one request
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     batch: u32,
@@ -81,6 +89,8 @@ struct Sent<'g> {
     accepted: u64,
     repeated: u64,
     durability: String,
+    /// The last acknowledgement was one of the spool of the doors, because the log is away.
+    spooled: bool,
     /// Last acknowledged `seq` of each game that is shown, and whether there are others.
     games: BTreeMap<String, u64>,
     more_games: bool,
@@ -93,7 +103,7 @@ impl<'g> Sent<'g> {
         let style = ProgressStyle::with_template("{spinner} {human_pos} events acknowledged in {elapsed}{msg}");
         bar.set_style(style.expect("a valid template"));
         let (durability, games) = (String::new(), BTreeMap::new());
-        Self { global, bar, accepted: 0, repeated: 0, durability, games, more_games: false }
+        Self { global, bar, accepted: 0, repeated: 0, durability, spooled: false, games, more_games: false }
     }
 
     /// Sends a batch until it is acknowledged; of one with a bad line, what comes before it.
@@ -118,6 +128,7 @@ impl<'g> Sent<'g> {
         self.accepted += count("accepted")?;
         self.repeated += count("repeated")?;
         self.durability = ack["durability"].as_str().unwrap_or("unknown").to_owned();
+        self.spooled = ack["spooled"] == true;
         if self.global.json {
             self.bar.suspend(|| crate::output::out!("{ack}"));
         } else {
@@ -154,6 +165,9 @@ impl<'g> Sent<'g> {
             crate::output::out!("nothing was sent");
         } else {
             crate::output::out!("{accepted} events accepted ({}), {repeated} were there already", self.durability);
+            if self.spooled {
+                crate::output::note!("the log is away: the last of them wait in the spool of the doors");
+            }
             for (game, last_seq) in &self.games {
                 crate::output::out!("{game}: last seq {last_seq}");
             }
@@ -169,6 +183,8 @@ struct Server {
     client: reqwest::Client,
     /// As the user has named it.
     named: Option<String>,
+    /// What says who sends; marked as a secret, so that nothing prints it.
+    key: Option<HeaderValue>,
     data: Option<DataDir>,
     patience: Duration,
 }
@@ -180,7 +196,8 @@ impl Server {
             Some(_) => None,
             None => Some(DataDir::open(&Config::load(global)?.data)?),
         };
-        let server = Self { client, named: args.url.clone(), data, patience: Duration::from_secs(args.patience) };
+        let key = key(args.key_file.as_deref())?;
+        let server = Self { client, named: args.url.clone(), key, data, patience: Duration::from_secs(args.patience) };
         server.url().map(|_| server)
     }
 
@@ -216,6 +233,10 @@ impl Server {
         loop {
             let url = self.url()?;
             let request = self.client.post(url.clone()).header("content-type", "application/x-ndjson");
+            let request = match &self.key {
+                Some(key) => request.header(AUTHORIZATION, key.clone()),
+                None => request,
+            };
             let (why, after) = match request.body(body.to_vec()).send().await {
                 Ok(response) => {
                     let status = response.status();
@@ -265,6 +286,25 @@ impl Server {
             tracing::warn!("the server is back");
         }
     }
+}
+
+/// The key of this source. It is not an argument, which every user of the machine could see.
+fn key(file: Option<&std::path::Path>) -> Result<Option<HeaderValue>, Failure> {
+    let text = match file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("reading the key file `{}`", file.display()))
+            .map_err(|error| Failure::new(Code::NotFound, error))?,
+        None => std::env::var(KEY_VARIABLE).unwrap_or_default(),
+    };
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let from = file.map_or_else(|| KEY_VARIABLE.to_owned(), |file| format!("`{}`", file.display()));
+    let token: Token =
+        text.trim().parse().map_err(|error| Failure::msg(Code::Usage, format!("{from} holds no key: {error}")))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal())).context("the key as a header")?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 /// `bad` is the place in the batch of the line that is to blame, if it is known.

@@ -10,6 +10,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod emit;
 pub mod judge;
+pub mod key;
 pub mod land;
 pub mod log;
 pub mod model;

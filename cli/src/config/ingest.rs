@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flywheel_events::System;
-use flywheel_ingest::IngestConfig;
+use flywheel_ingest::{IngestConfig, KeyRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,15 +29,23 @@ pub struct IngestSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub body_wait: Duration,
-    /// Longest wait for the log; beyond it, 503 `log_slow`, and whether the events are in the log is not known.
+    /// Longest wait for the log; beyond it the events go to the spool, or, without one, 503 `log_slow`, and whether they
+    /// are in the log is not known.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "schema::span")]
     pub append_wait: Duration,
+    /// Largest spool, in bytes: events that come while the log is away are kept in the data folder, synced before they
+    /// are acknowledged, and appended in their order once it is back; beyond it, 503. With 0, 503 at once.
+    pub spool_bytes: u64,
     /// Producers on a WebSocket at once.
     pub sockets: usize,
     /// Longest WebSocket frame, in bytes.
     #[schemars(range(min = 1024))]
     pub frame_bytes: usize,
+    /// `optional`: without a key events are taken of games that are under no key's prefix; `required`: none are. Keys are
+    /// made by `flywheel key create`.
+    #[schemars(regex(pattern = "^(optional|required)$"))]
+    pub keys: String,
     /// Check the payload of kinds whose fields are known; other kinds are always taken as they are.
     pub check_payloads: bool,
 }
@@ -52,14 +60,21 @@ impl Default for IngestSettings {
             in_flight_bytes: doors.in_flight_bytes,
             body_wait: Duration::from_millis(doors.body_ms),
             append_wait: Duration::from_millis(doors.append_ms),
+            spool_bytes: 1 << 30,
             sockets: doors.sockets,
             frame_bytes: doors.frame_bytes,
+            keys: "optional".to_owned(),
             check_payloads: doors.check_payloads,
         }
     }
 }
 
 impl IngestSettings {
+    /// Whether a program must have a key.
+    pub fn key_rule(&self) -> KeyRule {
+        if self.keys == "required" { KeyRule::Required } else { KeyRule::Optional }
+    }
+
     /// What does not fit, each with its name and value.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -79,6 +94,9 @@ impl IngestSettings {
             if !waits.contains(&value) {
                 problems.push(format!("ingest.{name} is {value:?}; it must lie in 100ms..=1h"));
             }
+        }
+        if !matches!(self.keys.as_str(), "optional" | "required") {
+            problems.push(format!("ingest.keys is `{}`; it is `optional` or `required`", self.keys));
         }
         // Else the largest request that is allowed could never be taken.
         let largest = self.body_bytes.max(self.frame_bytes).max(self.inflated_bytes);

@@ -24,13 +24,13 @@ impl Silence {
 /// Everything that is away now. Of several witnesses the one is heard that noticed first.
 pub fn degraded(parts: &Parts, now: &Look) -> Vec<Degraded> {
     let emitter = now.emitter.away.clone().filter(|_| !now.emitter.full);
-    let log = [
-        emitter.map(|(since_ms, why)| Away { since_ms, why }),
-        parts.land.status.log_away(),
-        parts.assemble.status.log_away(),
-    ];
-    let store = [parts.land.status.store_away(), parts.assemble.status.store_away(), now.registry_silence.away()];
+    let witness = |(since_ms, why)| Away { since_ms, why };
     let disk = parts.reserve.as_ref().and_then(|reserve| reserve.shut());
+    // A log that refuses for want of room is not away.
+    let doors = now.doors.away.clone().filter(|_| disk.is_none());
+    let log =
+        [emitter.map(witness), doors.map(witness), parts.land.status.log_away(), parts.assemble.status.log_away()];
+    let store = [parts.land.status.store_away(), parts.assemble.status.store_away(), now.registry_silence.away()];
     let disk = disk.map(|shut| Away { since_ms: shut.since_ms, why: shut.why });
     [
         (Lack::Log, first(log)),

@@ -8,6 +8,7 @@ mod bootstrap;
 mod cold;
 mod degraded;
 mod finish;
+mod keys;
 mod line;
 mod live;
 mod report;

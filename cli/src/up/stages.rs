@@ -84,15 +84,28 @@ fn stream(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
         .detail("spill_bytes", stats.spill_pending)
         .detail("queue_bytes", stats.queue_bytes)
         .detail("lost", stats.lost)
-        .detail("through_doors", parts.door.accepted());
-    match &stats.away {
-        Some((_, why)) if stats.full => stage.waiting(format!("room on the disk: {why}")),
-        Some((since, why)) => {
+        .detail("through_doors", parts.door.accepted())
+        .detail("spooled_at_doors", now.doors.spooled)
+        .detail("door_spool_bytes", now.doors.bytes);
+    match (&stats.away, &now.doors.away) {
+        (Some((_, why)), _) if stats.full => stage.waiting(format!("room on the disk: {why}")),
+        (Some((since, why)), _) | (None, Some((since, why))) => {
             let seconds = (jiff::Timestamp::now().as_millisecond() - since) / 1000;
-            stage.waiting(format!("the log, away for {seconds} s: {why}{}", what_to_do(parts, seconds)))
+            let kept = match now.doors.bytes {
+                0 => String::new(),
+                bytes => format!("; the spool of the doors holds {}", kilobytes(bytes)),
+            };
+            stage.waiting(format!("the log, away for {seconds} s: {why}{kept}{}", what_to_do(parts, seconds)))
         }
-        None => stage,
+        (None, None) if now.doors.bytes > 0 => {
+            stage.running(format!("the spool of the doors drains: {} to go", kilobytes(now.doors.bytes)))
+        }
+        (None, None) => stage,
     }
+}
+
+fn kilobytes(bytes: u64) -> String {
+    format!("{} kB", thousands(bytes.div_ceil(1000)))
 }
 
 /// What helps when the log is away; nothing while it may come back by itself.

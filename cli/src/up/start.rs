@@ -13,7 +13,7 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
-use flywheel_ingest::Door;
+use flywheel_ingest::{Door, KeyRing, RingConfig, SpoolConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::CompactOptions;
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Options, bootstrap,
     cold::Cold,
+    keys::CatalogKeys,
     live::{self, LiveResults},
     trainer::{self, TrainerCommand, TrainerState},
     view::{Parts, View},
@@ -342,7 +343,17 @@ pub async fn start(
 
     // Only events of systems that are landed here are taken.
     let taken = config.ingest.doors(vec![System::Tank], partitions);
-    let door = Door::new(log_for_events, taken, stops.play.clone());
+    let spool = SpoolConfig {
+        dir: data.spool(),
+        bytes: config.ingest.spool_bytes,
+        reserve: Some(Arc::new(watching(config, [config.data.clone()]))),
+    };
+    let rule = RingConfig { rule: config.ingest.key_rule(), ..RingConfig::default() };
+    let keys = KeyRing::new(Arc::new(CatalogKeys(backends.catalog.source_keys())), rule);
+    keys.refresh().await.map_err(|why| Failure::msg(Code::Failure, format!("reading the keys of sources: {why}")))?;
+    rest.spawn(Arc::clone(&keys).keep(stops.rest.clone()));
+    let door = Door::guarded(log_for_events, taken, stops.play.clone(), &spool, keys)
+        .with_context(|| format!("opening the spool of the doors in `{}`", spool.dir.display()))?;
     let doors = flywheel_ingest::router(Arc::clone(&door));
 
     let view = Arc::new(View::new(Parts {
@@ -394,10 +405,13 @@ fn reserve(config: &Config) -> Result<Option<Arc<Reserve>>, Failure> {
     if folders.is_empty() {
         return Ok(None);
     }
-    let reserve = folders.into_iter().fold(Reserve::new(reserve_limits(config)), |reserve, folder| {
+    Ok(Some(Arc::new(watching(config, folders))))
+}
+
+fn watching(config: &Config, folders: impl IntoIterator<Item = std::path::PathBuf>) -> Reserve {
+    folders.into_iter().fold(Reserve::new(reserve_limits(config)), |reserve, folder| {
         reserve.watching(folder.display().to_string(), move || volume(&folder))
-    });
-    Ok(Some(Arc::new(reserve)))
+    })
 }
 
 /// What new events may not take of a volume.

@@ -17,7 +17,7 @@ use flywheel_catalog::RunId;
 use flywheel_control::{AliasInfo, HistoryKeeper, LoopStatus};
 use flywheel_events::BaseKey;
 use flywheel_flows::{AssembleStats, LandStats};
-use flywheel_ingest::Door;
+use flywheel_ingest::{Door, SpoolState};
 use flywheel_judge::{Judge, JudgeState};
 use flywheel_kit::{Emitter, EmitterStats};
 use flywheel_log::Reserve;
@@ -74,6 +74,8 @@ pub struct Parts {
 pub struct Look {
     pub at: Instant,
     pub emitter: EmitterStats,
+    /// What the doors keep while the log is away.
+    pub doors: SpoolState,
     /// Events that the log took, from our own games and through the doors.
     pub acknowledged: u64,
     pub backend: GameBackendStats,
@@ -142,6 +144,7 @@ impl View {
             at: Instant::now(),
             acknowledged: emitter.acknowledged + parts.door.accepted(),
             emitter,
+            doors: parts.door.spool(),
             backend: parts.backend.stats(),
             farm: parts.farm.as_ref().map(|farm| farm.stats()).unwrap_or_default(),
             agent: parts.agent.stats(),

@@ -42,6 +42,78 @@ class Door:
         return list(dict.fromkeys(event["seq"] for event in events if event["game_id"] == game))
 
 
+class Heads:
+    """Keeps the head of each request and acknowledges it, but for the first, which it points to `elsewhere`."""
+
+    def __init__(self, elsewhere=None):
+        self.seen = seen = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                seen.append(dict(self.headers))
+                if elsewhere and len(seen) == 1:
+                    self.send_response(302)
+                    self.send_header("Location", elsewhere)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                said = {"accepted": len(body.splitlines()), "repeated": 0, "durability": "memory", "games": {}}
+                said = json.dumps(said).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class Key(unittest.TestCase):
+    KEY = "fw_live_k3Yq0aBcD1eF_0123456789012345678901234567890123456789012_000000"
+
+    def test_goes_with_every_request_and_never_to_an_address_that_an_answer_points_to(self):
+        other = Heads()
+        self.addCleanup(other.stop)
+        server = Heads(elsewhere=other.url + "/v1/events")
+        self.addCleanup(server.stop)
+        with Emitter(server.url, key=self.KEY, backoff_s=0.01) as emitter:
+            game = emitter.game("tank", "arena-1")
+            game.emit("tank.tick", {"tick": 0})
+            self.assertTrue(emitter.flush())
+            game.emit("tank.tick", {"tick": 1})
+            self.assertTrue(emitter.flush())
+        self.assertEqual({head.get("Authorization") for head in server.seen}, {"Bearer " + self.KEY})
+        self.assertEqual({head.get("Authorization") for head in other.seen}, {None})
+
+    def test_comes_from_the_environment_and_what_is_none_is_not_repeated(self):
+        server = Heads()
+        self.addCleanup(server.stop)
+        os.environ["FLYWHEEL_KEY"] = self.KEY + "\n"
+        self.addCleanup(os.environ.pop, "FLYWHEEL_KEY")
+        with Emitter(server.url) as emitter:
+            emitter.game("tank", "arena-1").emit("tank.tick", {})
+            self.assertTrue(emitter.flush())
+        with Emitter(server.url, key="") as emitter:
+            emitter.game("tank", "g-1").emit("tank.tick", {})
+            self.assertTrue(emitter.flush())
+        self.assertEqual([head.get("Authorization") for head in server.seen], ["Bearer " + self.KEY, None])
+        for wrong in ("hunter2", "fw_live_\nX-Other: 1"):
+            with self.assertRaises(ValueError) as raised:
+                Emitter(server.url, key=wrong)
+            self.assertNotIn(wrong, str(raised.exception))
+
+
 class Proxy:
     """Says what it is told to, and then what the door says."""
 

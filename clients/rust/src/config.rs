@@ -31,6 +31,8 @@ pub type OnRefused = Arc<dyn Fn(&[u8], &Problem) + Send + Sync>;
 pub struct EmitConfig {
     /// Where the loop's page is, such as `http://127.0.0.1:8080`.
     pub url: String,
+    /// The key of this source, `fw_…`; at first what FLYWHEEL_KEY holds. Without one only games of nobody's key are taken.
+    pub key: Option<String>,
     /// The file that takes events while the server is away; without one they stay in memory.
     pub spool: Option<PathBuf>,
     /// Most that waits in the spool; its file may be a quarter longer, by what is acknowledged.
@@ -65,6 +67,7 @@ impl EmitConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            key: std::env::var("FLYWHEEL_KEY").ok().filter(|key| !key.trim().is_empty()),
             spool: None,
             spool_bytes: 4 << 30,
             memory_bytes: 64 << 20,
@@ -78,6 +81,13 @@ impl EmitConfig {
             compression: Compression::default(),
             on_refused: None,
         }
+    }
+
+    /// Sends as the source of this key, `fw_…`.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
     }
 
     /// Keeps events in this file while the server is away. Each emitter needs its own.

@@ -39,7 +39,7 @@ impl Emitter {
     /// `Setting` or `Spool`, naming what to mend.
     pub fn start(config: EmitConfig) -> Result<Self, ClientError> {
         config.check()?;
-        let http = Http::new(&config.url, config.timeout)?;
+        let http = Http::new(&config.url, config.timeout)?.with_key(config.key.as_deref())?;
         let spool = config.spool.as_deref().map(|path| Spool::open(path, config.spool_bytes)).transpose()?;
         let (queue, stop) = (Arc::new(Queue::new(config.clone(), spool)), Arc::new(Notify::new()));
         let close_patience = config.close_patience;

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use reqwest::{Response, StatusCode, Url, header};
+use reqwest::{
+    Response, StatusCode, Url,
+    header::{self, HeaderValue},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{ClientError, ClientErrorKind, Compression};
@@ -69,6 +72,8 @@ pub(crate) struct Http {
     base: Url,
     client: reqwest::Client,
     timeout: Duration,
+    /// Marked as a secret, so that nothing prints it.
+    key: Option<HeaderValue>,
 }
 
 impl Http {
@@ -88,7 +93,20 @@ impl Http {
             .connect_timeout(timeout)
             .build()
             .map_err(|error| wrong(&"an HTTP client cannot be made").caused_by(error))?;
-        Ok(Self { base, client, timeout })
+        Ok(Self { base, client, timeout, key: None })
+    }
+
+    /// Events are sent with this key.
+    pub fn with_key(mut self, key: Option<&str>) -> Result<Self, ClientError> {
+        let Some(key) = key else { return Ok(self) };
+        let wrong = "it is no key: expected `fw_<env>_<id>_<secret>_<crc>`";
+        let value = Some(key.trim()).filter(|key| key.starts_with("fw_"));
+        let mut value = value
+            .and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok())
+            .ok_or_else(|| ClientError::new(ClientErrorKind::Setting, "reading the setting", "key", wrong))?;
+        value.set_sensitive(true);
+        self.key = Some(value);
+        Ok(self)
     }
 
     /// `parts` under the server's address, each escaped.
@@ -103,6 +121,10 @@ impl Http {
     pub async fn post_lines<T: DeserializeOwned>(&self, lines: &[u8], packed: Compression) -> Result<T, Failure> {
         let url = self.url(&["v1", "events"]);
         let request = self.client.post(url.clone()).header(header::CONTENT_TYPE, "application/x-ndjson");
+        let request = match &self.key {
+            Some(key) => request.header(header::AUTHORIZATION, key.clone()),
+            None => request,
+        };
         let request = match pack(lines, packed) {
             Some((coding, body)) => request.header(header::CONTENT_ENCODING, coding).body(body),
             None => request.body(lines.to_vec()),

@@ -261,7 +261,9 @@ impl Lack {
     /// What the loop does meanwhile, for people.
     pub fn meanwhile(self) -> &'static str {
         match self {
-            Self::Log => "games go on, their events wait and go first once it is back; the doors say 503",
+            Self::Log => {
+                "games go on; their events, and those that the doors take into their spool, wait and go first once it is back"
+            }
             Self::Store => "games go on, events are taken and wait in the log; nothing lands",
             Self::Catalog => "games, events and tables go on; no run of the trainer begins or goes on",
             Self::Disk => "no new event is taken and no new game begins; what is stored is landed",

@@ -39,7 +39,7 @@ async fn events(State(door): State<Arc<Door>>, request: Request) -> Response {
 
 async fn take(door: &Arc<Door>, request: Request) -> Result<Ack, Problem> {
     let (head, body) = request.into_parts();
-    let source = Source::of(&head.headers).map_err(|refusal| Problem::bad_event(0, refusal))?;
+    let source = door.source(&door.authenticate(&head.headers).await?)?;
     let format = Format::of(&head.headers)?;
     // Given back when the answer is there, or the client is gone.
     let (body, _ticket) = body::read(&head.headers, body, &door.config, door.budget.ticket()).await?;

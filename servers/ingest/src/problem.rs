@@ -81,12 +81,13 @@ impl Problem {
 
     /// One event is not an event; nothing of its request was appended.
     pub fn bad_event(index: usize, refusal: Refusal) -> Self {
-        let status = match refusal.reason {
-            "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
+        let (status, name, title) = match refusal.reason {
+            "too_large" => (StatusCode::PAYLOAD_TOO_LARGE, "bad-event", "An event is malformed"),
+            "forged_source" => (StatusCode::FORBIDDEN, "forged-source", "A game belongs to another source"),
+            _ => (StatusCode::BAD_REQUEST, "bad-event", "An event is malformed"),
         };
         let detail = format!("event {index}: {}; nothing of this request was appended", refusal.detail);
-        let mut problem = Self::new(status, "bad-event", "An event is malformed", refusal.reason, detail);
+        let mut problem = Self::new(status, name, title, refusal.reason, detail);
         (problem.index, problem.field) = (Some(index), refusal.field);
         problem
     }
@@ -148,6 +149,9 @@ impl IntoResponse for Problem {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED.as_u16() {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | 1003 | a binary frame |
 //! | 1007 | a malformed event; the problem names its index and field |
-//! | 1008 | no sign of life: neither frame nor pong for two ping intervals |
+//! | 1008 | no sign of life: neither frame nor pong for two ping intervals; a game of another source, a key that ended |
 //! | 1009 | a frame, or its number of events, is over the limit |
 //! | 1012 | the server stops |
 //! | 1013 | the log is away, its disk nearly full, or too much is under way; come back after a pause |
@@ -32,9 +32,10 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Door, Format, Problem, Source,
+    Door, Format, Problem,
     body::Ticket,
     http::checked,
+    keys::Credential,
     metrics::{REFUSED, SOCKETS},
 };
 
@@ -58,14 +59,22 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
         counter!(REFUSED, "reason" => problem.reason).increment(1);
         return problem.into_response();
     }
+    let credential = match door.authenticate(&headers).await {
+        Ok(credential) => credential,
+        Err(problem) => {
+            counter!(REFUSED, "reason" => problem.reason).increment(1);
+            return problem.into_response();
+        }
+    };
+    // What it may write is asked for each frame; whether anything, now.
+    if let Err(problem) = door.source(&credential) {
+        counter!(REFUSED, "reason" => problem.reason).increment(1);
+        return problem.into_response();
+    }
     let Ok(place) = Arc::clone(&door.sockets).try_acquire_owned() else {
         let problem = Problem::unavailable(door.config.retry_after_s, "sockets_taken", "all sockets are taken");
         counter!(REFUSED, "reason" => problem.reason).increment(1);
         return problem.into_response();
-    };
-    let source = match Source::of(&headers) {
-        Ok(source) => source,
-        Err(refusal) => return Problem::bad_event(0, refusal).into_response(),
     };
     let limit = door.config.frame_bytes;
     upgrade
@@ -75,7 +84,7 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
         .write_buffer_size(0)
         .on_upgrade(move |socket| async move {
             gauge!(SOCKETS).increment(1.0);
-            let mut producer = Producer { door, source, socket, frames: 0, pinged: false };
+            let mut producer = Producer { door, credential, socket, frames: 0, pinged: false };
             let (code, why) = producer.follow().await;
             let close = CloseFrame { code, reason: Utf8Bytes::from(why) };
             // Whoever does not read is not waited for.
@@ -87,7 +96,7 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
 
 struct Producer {
     door: Arc<Door>,
-    source: Source,
+    credential: Credential,
     socket: WebSocket,
     frames: u64,
     pinged: bool,
@@ -169,8 +178,11 @@ impl Producer {
         }
         let (mut events, mut good, mut bad) = (Vec::new(), 0, None);
         for (frame, _ticket) in &frames {
-            let source = self.source.clone();
-            match checked(&self.door, Format::Json, HeaderMap::new(), frame.clone(), source).await {
+            let read = match self.door.source(&self.credential) {
+                Ok(source) => checked(&self.door, Format::Json, HeaderMap::new(), frame.clone(), source).await,
+                Err(problem) => Err(problem),
+            };
+            match read {
                 Ok(more) => {
                     events.extend(more);
                     good += 1;
@@ -197,6 +209,7 @@ impl Producer {
         let end = match problem.status {
             503 | 429 => (1013, "come back later"),
             413 => (1009, "too much in one frame"),
+            401 | 403 => (1008, "the key does not allow it"),
             _ => (1007, "an event is malformed"),
         };
         self.say(Message::Text(json!({ "problem": problem }).to_string().into())).await?;

@@ -9,7 +9,7 @@ pub mod metrics;
 mod sender;
 mod serve;
 mod shutdown;
-mod spill;
+pub mod spill;
 
 pub use emitter::{Emitter, EmitterConfig, EmitterError, EmitterStats, GameEvents};
 pub use serve::{ServeConfig, bind, serve};

@@ -86,7 +86,7 @@ impl Sender {
             return Some((items, None));
         }
         match queue.spill.oldest() {
-            Ok(segment) => segment.map(|(number, items)| (items, Some(number))),
+            Ok(oldest) => oldest.map(|spilled| (spilled.items, Some(spilled.segment))),
             Err(error) => {
                 error!(%error, "the spill file cannot be read; its events wait");
                 None

@@ -1,19 +1,19 @@
-//! The file that takes events while the log is away: frames of `len: u32 · crc32c: u32 · body`, in segments.
+//! The files that take events while the log is away: frames of `len: u32 · crc32c: u32 · body`, in segments.
 //!
 //! Segments are drained by rising number and removed once all of theirs is in the log. A frame is handed to the
-//! system in one write and is not synced: it survives the death of this process, not a loss of power. That is no
-//! promise broken, since nothing in it was acknowledged.
+//! system in one write. A spill that [`Spill::open`] gives is not synced: it survives the death of this process, not a
+//! loss of power, which is no promise broken since nothing in it was acknowledged. One of [`Spill::open_synced`] has
+//! synced what [`Spill::push`] took before that returns, so that it may be acknowledged.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
-};
+mod folder;
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use flywheel_log::Topic;
 use serde::{Deserialize, Serialize};
+
+pub use folder::{Folder, Growing, OsFolder};
 
 /// A segment is closed when it is this large.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -24,7 +24,7 @@ const MAX_FRAME: u32 = 4 << 20;
 
 /// One event on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Item {
+pub struct Item {
     pub topic: Topic,
     /// The game id.
     pub key: Bytes,
@@ -39,31 +39,50 @@ impl Item {
     }
 }
 
+/// What a segment holds.
 #[derive(Debug)]
-pub(crate) struct Spill {
-    dir: PathBuf,
+pub struct Spilled {
+    /// Its number; for [`Spill::remove`].
+    pub segment: u64,
+    pub items: Vec<Item>,
+}
+
+/// Events in files, in their order.
+#[derive(Debug)]
+pub struct Spill {
+    folder: Arc<dyn Folder>,
+    synced: bool,
     /// Closed and open segments with their sizes.
     segments: BTreeMap<u64, u64>,
-    open: Option<(u64, File)>,
+    /// Segments in which something is damaged that later frames follow: kept for a look once they are drained.
+    damaged: Vec<u64>,
+    /// The smallest number that a later segment may have.
+    next: u64,
+    open: Option<(u64, Box<dyn Growing>)>,
 }
 
 impl Spill {
     /// Opens the folder and finds what an earlier process left.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or read.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
-        let mut segments = BTreeMap::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(number) = name.strip_suffix(".spill").and_then(|n| n.parse().ok()) {
-                segments.insert(number, entry.metadata()?.len());
-            }
-        }
-        Ok(Self { dir: dir.to_owned(), segments, open: None })
+        Self::of(Arc::new(OsFolder::open(dir)?), false)
     }
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("{number:020}.spill"))
+    /// As [`Spill::open`]; what it takes survives a loss of power.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn open_synced(folder: Arc<dyn Folder>) -> io::Result<Self> {
+        Self::of(folder, true)
+    }
+
+    fn of(folder: Arc<dyn Folder>, synced: bool) -> io::Result<Self> {
+        let named = |(name, size): (String, u64)| Some((name.strip_suffix(".spill")?.parse().ok()?, size));
+        let segments: BTreeMap<u64, u64> = folder.list()?.into_iter().filter_map(named).collect();
+        let next = segments.last_key_value().map_or(FIRST, |(last, _)| last + 1).max(FIRST);
+        Ok(Self { folder, synced, segments, damaged: Vec::new(), next, open: None })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -74,22 +93,45 @@ impl Spill {
         self.segments.values().sum()
     }
 
+    /// Segments that this process makes behind all others have this number or a larger one.
+    pub fn next_segment(&self) -> u64 {
+        self.next
+    }
+
     /// Adds `items` behind everything spilled so far.
+    ///
+    /// # Errors
+    /// If the disk does not take them; some of them may come out again then.
     pub fn push(&mut self, items: &[Item]) -> io::Result<()> {
+        self.push_frames(&encode(items)?)
+    }
+
+    /// As [`Spill::push`], of items that [`encode`] has written down.
+    ///
+    /// # Errors
+    /// As [`Spill::push`].
+    pub fn push_frames(&mut self, frames: &[u8]) -> io::Result<()> {
         let number = match &self.open {
             Some((number, _)) if self.segments.get(number).is_some_and(|size| *size < SEGMENT_BYTES) => *number,
             _ => {
-                let number = self.segments.last_key_value().map_or(FIRST, |(last, _)| last + 1).max(FIRST);
-                let file = OpenOptions::new().create_new(true).append(true).open(self.path(number))?;
+                let number = self.next;
+                self.next += 1;
+                let file = self.folder.create(&name(number))?;
                 self.open = Some((number, file));
                 self.segments.insert(number, 0);
                 number
             }
         };
-        let frames = encode(items)?;
         let (_, file) = self.open.as_mut().expect("opened just above");
-        if let Err(error) = file.write_all(&frames) {
-            // What was half written ends the segment for its reader; the next push opens another.
+        let first = self.segments.get(&number) == Some(&0);
+        let written = file.write_all(frames).and_then(|()| match (self.synced, first) {
+            (false, _) => Ok(()),
+            (true, false) => file.sync(),
+            (true, true) => file.sync().and_then(|()| self.folder.sync()),
+        });
+        if let Err(error) = written {
+            // What was half written, or is perhaps not on the disk, ends the segment for its reader; the next push
+            // opens another.
             self.open = None;
             return Err(error);
         }
@@ -98,33 +140,75 @@ impl Spill {
     }
 
     /// Adds `items` before everything spilled so far: what was still in memory when the process ended.
+    ///
+    /// # Errors
+    /// If the disk does not take them.
     pub fn push_front(&mut self, items: &[Item]) -> io::Result<()> {
         let number = self.segments.first_key_value().map_or(FIRST, |(first, _)| *first).min(FIRST) - 1;
         let frames = encode(items)?;
-        fs::write(self.path(number), &frames)?;
+        let mut file = self.folder.create(&name(number))?;
         self.segments.insert(number, frames.len() as u64);
+        file.write_all(&frames)?;
+        if self.synced {
+            file.sync()?;
+            self.folder.sync()?;
+        }
         Ok(())
     }
 
-    /// The oldest segment's number and items; a torn or damaged tail is left out.
-    pub fn oldest(&mut self) -> io::Result<Option<(u64, Vec<Item>)>> {
-        let Some((&number, _)) = self.segments.first_key_value() else { return Ok(None) };
-        if self.open.as_ref().is_some_and(|(open, _)| *open == number) {
+    /// The oldest segment; a torn tail is left out, and so is what is damaged.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn oldest(&mut self) -> io::Result<Option<Spilled>> {
+        let Some((&segment, _)) = self.segments.first_key_value() else { return Ok(None) };
+        if self.open.as_ref().is_some_and(|(open, _)| *open == segment) {
             self.open = None;
         }
-        let mut bytes = Vec::new();
-        File::open(self.path(number))?.read_to_end(&mut bytes)?;
-        Ok(Some((number, decode(&bytes))))
+        let Decoded { items, damaged, torn } = decode(&self.folder.read(&name(segment))?);
+        if torn > 0 {
+            tracing::warn!(
+                segment,
+                bytes = torn,
+                "the spill has a torn tail; it was never acknowledged and is left out"
+            );
+        }
+        if damaged > 0 && !self.damaged.contains(&segment) {
+            tracing::error!(
+                segment,
+                n_events = damaged,
+                "the spill is damaged; what can be read goes on, the file is kept"
+            );
+            self.damaged.push(segment);
+        }
+        Ok(Some(Spilled { segment, items }))
     }
 
     /// Forgets a segment whose items are all in the log.
-    pub fn remove(&mut self, number: u64) -> io::Result<()> {
-        self.segments.remove(&number);
-        fs::remove_file(self.path(number))
+    ///
+    /// # Errors
+    /// If the file cannot be removed: its items come again at the next start.
+    pub fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.segments.remove(&segment);
+        if self.damaged.contains(&segment) {
+            self.damaged.retain(|known| *known != segment);
+            self.folder.rename(&name(segment), &format!("{segment:020}.damaged"))?;
+        } else {
+            self.folder.remove(&name(segment))?;
+        }
+        if self.synced { self.folder.sync() } else { Ok(()) }
     }
 }
 
-fn encode(items: &[Item]) -> io::Result<Vec<u8>> {
+fn name(segment: u64) -> String {
+    format!("{segment:020}.spill")
+}
+
+/// The frames of `items`.
+///
+/// # Errors
+/// None that items of ours give.
+pub fn encode(items: &[Item]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     for item in items {
         let body = postcard::to_stdvec(item).map_err(io::Error::other)?;
@@ -135,8 +219,17 @@ fn encode(items: &[Item]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn decode(mut bytes: &[u8]) -> Vec<Item> {
-    let mut items = Vec::new();
+#[derive(Debug, Default)]
+struct Decoded {
+    items: Vec<Item>,
+    /// Frames that are none, and whole ones follow.
+    damaged: usize,
+    /// Bytes behind the last whole frame.
+    torn: usize,
+}
+
+fn decode(mut bytes: &[u8]) -> Decoded {
+    let (mut decoded, mut skipped) = (Decoded { torn: bytes.len(), ..Decoded::default() }, 0);
     while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         let checksum = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
@@ -144,19 +237,18 @@ fn decode(mut bytes: &[u8]) -> Vec<Item> {
             break;
         }
         let (body, rest) = rest.split_at(length as usize);
-        let Some(item) = (crc32c::crc32c(body) == checksum).then(|| postcard::from_bytes(body).ok()).flatten() else {
-            break;
-        };
-        items.push(item);
+        match (crc32c::crc32c(body) == checksum).then(|| postcard::from_bytes(body).ok()).flatten() {
+            Some(item) => {
+                decoded.items.push(item);
+                decoded.damaged += std::mem::take(&mut skipped);
+                decoded.torn = rest.len();
+            }
+            // Torn, or damaged: that shows in whether a whole one follows.
+            None => skipped += 1,
+        }
         bytes = rest;
     }
-    if !bytes.is_empty() {
-        tracing::warn!(
-            bytes = bytes.len(),
-            "the spill file has a torn tail; it was never acknowledged and is left out"
-        );
-    }
-    items
+    decoded
 }
 
 #[cfg(test)]
@@ -171,9 +263,9 @@ mod tests {
 
     fn drain(spill: &mut Spill) -> Vec<u64> {
         let mut seqs = Vec::new();
-        while let Some((number, items)) = spill.oldest().unwrap() {
+        while let Some(Spilled { segment, items }) = spill.oldest().unwrap() {
             seqs.extend(items.iter().map(|item| item.seq));
-            spill.remove(number).unwrap();
+            spill.remove(segment).unwrap();
         }
         seqs
     }
@@ -198,10 +290,35 @@ mod tests {
         let whole = encode(&items(0..3)).unwrap();
         let frame = whole.len() / 3;
         for cut in 0..whole.len() {
-            assert_eq!(decode(&whole[..cut]).len(), cut / frame);
+            let decoded = decode(&whole[..cut]);
+            assert_eq!((decoded.items.len(), decoded.damaged, decoded.torn), (cut / frame, 0, cut % frame));
         }
-        let mut flipped = whole.clone();
-        flipped[frame + 20] ^= 1;
-        assert_eq!(decode(&flipped).len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_event_is_left_out_and_the_file_kept_for_a_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(dir.path()).unwrap();
+        spill.push(&items(0..3)).unwrap();
+        let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let frame = bytes.len() / 3;
+        bytes[frame + 20] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(drain(&mut spill), [0, 2]);
+        let kept: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept, [file.with_extension("damaged")]);
+        assert!(Spill::open(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_number_is_not_given_twice_while_a_process_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(dir.path()).unwrap();
+        let first = spill.next_segment();
+        spill.push(&items(0..1)).unwrap();
+        assert_eq!(drain(&mut spill), [0]);
+        spill.push(&items(1..2)).unwrap();
+        assert!(spill.next_segment() == first + 2 && drain(&mut spill) == [1]);
     }
 }

@@ -8,6 +8,7 @@
 
 mod database;
 mod error;
+mod keys;
 mod postgres;
 mod runs;
 
@@ -20,6 +21,7 @@ use sqlx::{
 };
 
 pub use error::{CatalogError, CatalogErrorKind};
+pub use keys::{KeptSourceKey, NewSourceKey, SOURCE_KEYS_MAX, SourceKey, SourceKeys};
 pub use runs::{Clock, Control, Lease, Run, RunFilter, RunId, RunState, Runs, system_clock};
 
 use crate::database::Database;
@@ -108,6 +110,16 @@ impl Catalog {
     /// The table of runs, on the machine's clock.
     pub fn runs(&self) -> Runs {
         Runs::new(self.database.clone(), system_clock())
+    }
+
+    /// The keys of programs that hand in events, on the machine's clock.
+    pub fn source_keys(&self) -> SourceKeys {
+        SourceKeys::new(self.database.clone(), system_clock())
+    }
+
+    /// With a clock of the caller's.
+    pub fn source_keys_at(&self, clock: Clock) -> SourceKeys {
+        SourceKeys::new(self.database.clone(), clock)
     }
 
     /// With a clock of the caller's, so that tests need not wait for leases to end.

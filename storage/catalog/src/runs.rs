@@ -188,13 +188,13 @@ pub(crate) fn run_of(row: Columns) -> Run {
     }
 }
 
-fn failed(operation: &'static str, target: impl fmt::Display) -> impl FnOnce(sqlx::Error) -> CatalogError {
+pub(crate) fn failed(operation: &'static str, target: impl fmt::Display) -> impl FnOnce(sqlx::Error) -> CatalogError {
     let target = target.to_string();
     move |error| CatalogError::new(CatalogErrorKind::Unavailable, operation, target, error)
 }
 
 /// PostgreSQL has no NUL in a text; a text that came from elsewhere must not fail the run for it.
-fn without_nul(text: impl Into<String>) -> String {
+pub(crate) fn without_nul(text: impl Into<String>) -> String {
     let text = text.into();
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }

@@ -84,7 +84,7 @@ pub fn command<A: AsRef<OsStr>>(program: &Path, data: &Path, arguments: &[A]) ->
 /// and neither is how full the machine's disk is, or how fast.
 pub(crate) fn surround(command: &mut Command, data: &Path) {
     let folder = data.parent().unwrap_or(data);
-    command.current_dir(folder).env("FLYWHEEL_DATA", data).env_remove("FLYWHEEL_CONFIG");
+    command.current_dir(folder).env("FLYWHEEL_DATA", data).env_remove("FLYWHEEL_CONFIG").env_remove("FLYWHEEL_KEY");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLYWHEEL__")) {
         command.env_remove(name);
     }

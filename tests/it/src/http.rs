@@ -30,15 +30,24 @@ pub fn get(url: &str) -> Result<(u16, String), Error> {
 /// # Errors
 /// As [`get`].
 pub fn post(url: &str, content_type: &str, body: &str) -> Result<(u16, String, String), Error> {
+    post_as(url, content_type, None, body)
+}
+
+/// The same, as who has `key`.
+///
+/// # Errors
+/// As [`get`].
+pub fn post_as(url: &str, content_type: &str, key: Option<&str>, body: &str) -> Result<(u16, String, String), Error> {
     let bad = |what: &str| Error::new(ErrorKind::InvalidData, what.to_owned());
     let rest = url.strip_prefix("http://").ok_or_else(|| bad("not an http URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(Duration::from_secs(180)))?;
     let length = body.len();
+    let key = key.map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
     write!(
         stream,
-        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {content_type}\r\n{key}\
          Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut answer = Vec::new();

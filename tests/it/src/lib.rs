@@ -11,7 +11,7 @@ mod looping;
 mod redis;
 
 pub use command::{Finished, command, flywheel, flywheel_reads, program, python, requires};
-pub use http::{get, post};
+pub use http::{get, post, post_as};
 pub use journal::{Promises, promises};
 pub use looping::{Loop, Scratch, signal, wait_for};
 pub use redis::{Appender, Redis};

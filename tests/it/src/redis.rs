@@ -88,7 +88,7 @@ impl Redis {
     fn answers(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait().expect("the child is ours").is_none() {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.has_loaded() {
                 // Ours, or that of a server which had the port before: then ours ends.
                 std::thread::sleep(Duration::from_millis(100));
                 return self.child.try_wait().expect("the child is ours").is_none();
@@ -97,6 +97,17 @@ impl Redis {
             std::thread::sleep(Duration::from_millis(10));
         }
         false
+    }
+
+    /// Whether it takes commands: a server that starts again reads its file first.
+    fn has_loaded(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut said = String::new();
+        let asked = stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .and_then(|()| stream.write_all(b"PING\r\n"))
+            .and_then(|()| BufReader::new(stream).read_line(&mut said));
+        asked.is_ok() && said.starts_with("+PONG")
     }
 }
 

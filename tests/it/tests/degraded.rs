@@ -7,6 +7,11 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use flywheel_it::{Loop, Redis, Scratch, flywheel, get, post, program, python, requires, wait_for};
@@ -20,10 +25,14 @@ fn start(program: &Path, scratch: &Scratch, settings: &str) -> (Loop, String) {
     (running, url)
 }
 
+fn event(game: &str, seq: u64) -> Value {
+    json!({"v": 1, "system": "tank", "kind": "tank.tick", "game_id": game, "seq": seq,
+           "ts_ms": 1_700_000_000_000_u64, "payload": {"tick": seq}})
+}
+
 fn send(url: &str, seq: u64) -> (u16, String, Value) {
-    let event = json!({"v": 1, "system": "tank", "kind": "tank.tick", "game_id": "guest", "seq": seq,
-                       "ts_ms": 1_700_000_000_000_u64, "payload": {"tick": seq}});
-    let (status, head, body) = post(&format!("{url}/v1/events"), "application/json", &event.to_string()).unwrap();
+    let event = event("guest", seq).to_string();
+    let (status, head, body) = post(&format!("{url}/v1/events"), "application/json", &event).unwrap();
     (status, head, serde_json::from_str(&body).unwrap_or(Value::String(body)))
 }
 
@@ -71,14 +80,23 @@ fn wait_until_whole(url: &str) {
 /// Stops the loop in order. Everything that was acknowledged, and the guest's events up to `last`, is in the table once.
 fn nothing_is_lost(running: Loop, program: &Path, scratch: &Scratch, last: u64) {
     assert!(running.terminate().success());
+    in_the_table_once(program, scratch, &[("guest", last)]);
+}
+
+/// The books balance, and of each game all events up to the last are there.
+fn in_the_table_once(program: &Path, scratch: &Scratch, games: &[(&str, u64)]) {
     let audit = flywheel(program, &scratch.data(), &["audit", "--all", "--json"]);
     assert_eq!(audit.code, Some(0), "{audit:?}");
     let audit = audit.json();
-    let guest = audit["games"].as_array().unwrap().iter().find(|game| game["game_id"] == "guest").expect("the guest");
-    assert_eq!(
-        (&guest["events_table"], &guest["max_seq"], &guest["gaps"]),
-        (&json!(last + 1), &json!(last), &json!(0))
-    );
+    for (name, last) in games {
+        let game = audit["games"].as_array().unwrap().iter().find(|game| game["game_id"] == *name);
+        let game = game.unwrap_or_else(|| panic!("{name} is not in the table"));
+        assert_eq!(
+            (&game["events_table"], &game["max_seq"], &game["gaps"]),
+            (&json!(last + 1), &json!(last), &json!(0)),
+            "{name}"
+        );
+    }
 }
 
 /// Both names at once, so that nobody finds either missing.
@@ -237,7 +255,8 @@ fn while_the_log_is_away_games_go_on_the_doors_say_so_and_nothing_that_was_promi
     fs::create_dir_all(&folder).unwrap();
     let Some(mut redis) = Redis::syncing(&folder, "always") else { return };
     let url = format!("{}?timeout=2s", redis.url());
-    let (running, url) = start(&program, &scratch, &format!("[stream]\nurl = \"{url}\"\n"));
+    let settings = format!("[stream]\nurl = \"{url}\"\n[ingest]\nspool_bytes = 0\n");
+    let (running, url) = start(&program, &scratch, &settings);
     taken(&url, 0);
 
     redis.kill();
@@ -252,4 +271,117 @@ fn while_the_log_is_away_games_go_on_the_doors_say_so_and_nothing_that_was_promi
     wait_for("the doors to open", || (send(&url, 1).0 == 200).then_some(()));
     wait_until_whole(&url);
     nothing_is_lost(running, &program, &scratch, 1);
+}
+
+/// Sends a game's events, a few at a time, and again what was not acknowledged.
+#[derive(Debug, Default)]
+struct Producer {
+    next: AtomicU64,
+    /// Answers that said `spooled`, and those that did not.
+    spooled: AtomicU64,
+    direct: AtomicU64,
+}
+
+impl Producer {
+    fn run(&self, game: &str, url: &Mutex<String>, stop: &AtomicBool) {
+        while !stop.load(Ordering::SeqCst) {
+            let from = self.next.load(Ordering::SeqCst);
+            let events: Vec<_> = (from..from + 5).map(|seq| event(game, seq)).collect();
+            let url = format!("{}/v1/events", url.lock().unwrap());
+            match post(&url, "application/json", &Value::from(events).to_string()) {
+                Ok((200, _, body)) => {
+                    let answer: Value = serde_json::from_str(&body).unwrap();
+                    assert_eq!(answer["games"][game]["last_seq"], from + 4, "{answer}");
+                    let counter = if answer["spooled"] == true { &self.spooled } else { &self.direct };
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    self.next.store(from + 5, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok((503 | 429, ..)) | Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_kill_of_the_loop() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("spool");
+    let folder = scratch.path().join("redis");
+    fs::create_dir_all(&folder).unwrap();
+    let Some(mut redis) = Redis::syncing(&folder, "always") else { return };
+    let settings = format!("[stream]\nurl = \"{}?timeout=30s\"\n", redis.url());
+    let (running, first) = start(&program, &scratch, &settings);
+    let names = ["guest-1", "guest-2", "guest-3"];
+    let producers: [Producer; 3] = Default::default();
+    let (url, stop) = (Mutex::new(first.clone()), AtomicBool::new(false));
+    let each = |what: &str, counter: fn(&Producer) -> &AtomicU64, more: u64| {
+        let before: Vec<_> = producers.iter().map(|one| counter(one).load(Ordering::SeqCst)).collect();
+        wait_for(what, || {
+            let now = producers.iter().map(|one| counter(one).load(Ordering::SeqCst));
+            now.zip(&before).all(|(now, before)| now >= before + more).then_some(())
+        });
+    };
+    std::thread::scope(|scope| {
+        for (producer, name) in producers.iter().zip(names) {
+            let (url, stop) = (&url, &stop);
+            scope.spawn(move || producer.run(name, url, stop));
+        }
+        // Also where an assertion fails, so that the scope ends.
+        let _stopped = Stopped(&stop);
+        each("events in the log", |one| &one.direct, 10);
+
+        redis.kill();
+        each("events in the spool", |one| &one.spooled, 50);
+        wait_until_it_says(&program, &scratch, &first, "log", "redis");
+        let stream = status(&first)["stages"].as_array().unwrap().iter().find(|one| one["name"] == "stream").cloned();
+        let stream = stream.unwrap();
+        assert!(stream["why_waiting"].as_str().unwrap().contains("spool of the doors holds"), "{stream}");
+        let metric = |name: &str| {
+            let (_, metrics) = get(&format!("{first}/metrics")).unwrap();
+            let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
+            line.unwrap_or_else(|| panic!("{name} is not in /metrics")).parse::<f64>().unwrap()
+        };
+        assert!(metric("flywheel_ingest_spool_bytes") > 0.0 && metric("flywheel_ingest_spooled_total") >= 750.0);
+
+        redis.restart();
+        each("events in the log itself again", |one| &one.direct, 10);
+        wait_until_whole(&first);
+        assert_eq!(metric("flywheel_ingest_spool_bytes"), 0.0);
+        assert_eq!(metric("flywheel_ingest_spooled_total"), metric("flywheel_ingest_drained_total"));
+
+        redis.kill();
+        each("events in the spool again", |one| &one.spooled, 50);
+        running.kill();
+        let left = fs::read_dir(scratch.data().join("spool")).unwrap().count();
+        assert!(left > 0, "the spool outlives the loop");
+        redis.restart();
+        let mut again = Loop::start(&program, &scratch, "again", &["--sessions", "2", "--farm", "0"]);
+        let second = again.ready();
+        url.lock().unwrap().clone_from(&second);
+        each("events in the log of the second loop", |one| &one.direct, 10);
+        stop.store(true, Ordering::SeqCst);
+        wait_until_whole(&second);
+        // Those of the loop that was killed are its heir's once their lease has run out.
+        wait_for("the second loop to land", || {
+            let status = status(&second);
+            let land = status["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "land").unwrap();
+            (land["details"]["partitions"] == 2).then_some(())
+        });
+        assert!(again.terminate().success());
+    });
+    let games = names.iter().zip(&producers).map(|(name, one)| (*name, one.next.load(Ordering::SeqCst) - 1));
+    in_the_table_once(&program, &scratch, &games.collect::<Vec<_>>());
+    let left = fs::read_dir(scratch.data().join("spool")).unwrap().count();
+    assert_eq!(left, 0, "everything went into the log");
+}
+
+/// Stops the producers when it is dropped.
+struct Stopped<'a>(&'a AtomicBool);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod dead_letters;
 mod degraded;
 mod doors;
+mod keys;
 mod kill_loop;
 mod restart;
 mod scale_out;

@@ -24,7 +24,7 @@ fn kills_beside_a_log_and_a_store_that_fail_lose_double_and_disorder_nothing() {
     let scratch = Scratch::new("torture-faults");
     let ended = torture(&program, &scratch, &["--kills", "6", "--faults"]);
     all_is_well(&ended);
-    assert!(ended.1["refused"].as_u64() > Some(0), "no fault was ever seen: {}", ended.1);
+    assert!(ended.1["spooled"].as_u64() > Some(0), "no fault was ever seen: {}", ended.1);
 }
 
 /// Whether the library for power cuts lies beside the program.

@@ -46,6 +46,8 @@ pub struct Tally {
     pub shuffled: u64,
     /// Answers with 429 or 503.
     pub refused: u64,
+    /// Batches that were acknowledged from the spool of the doors.
+    pub spooled: u64,
     /// Events that the door knew already.
     pub repeated: u64,
 }
@@ -59,6 +61,7 @@ impl Tally {
         self.swapped += other.swapped;
         self.shuffled += other.shuffled;
         self.refused += other.refused;
+        self.spooled += other.spooled;
         self.repeated += other.repeated;
     }
 }

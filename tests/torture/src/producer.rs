@@ -64,6 +64,9 @@ struct Ack {
     accepted: u64,
     repeated: u64,
     durability: Durability,
+    /// From the spool of the doors, because the log did not take it.
+    #[serde(default)]
+    spooled: bool,
 }
 
 pub async fn produce(settings: Settings, mut address: Address) -> Book {
@@ -205,6 +208,7 @@ impl<'s> Producer<'s> {
             self.complain(format!("{} events were answered as {accepted} + {repeated}", batch.events));
         }
         self.book.tally.repeated += ack.repeated;
+        self.book.tally.spooled += u64::from(ack.spooled);
         for (place, seqs) in &batch.parts {
             let promises = seqs.iter().map(|&seq| Promise { seq, durability: ack.durability });
             self.book.games[*place].acknowledged.extend(promises);

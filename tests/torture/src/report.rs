@@ -62,9 +62,9 @@ impl Report {
                 self.restart_max_ms
             ),
             format!(
-                "{} requests: {} sent again, {} dropped, {} refused; {} duplicates, {} swapped and {} shuffled batches \
+                "{} requests: {} sent again, {} dropped, {} refused, {} spooled; {} duplicates, {} swapped and {} shuffled batches \
                  on purpose",
-                t.requests, t.retries, t.dropped, t.refused, t.duplicates, t.swapped, t.shuffled
+                t.requests, t.retries, t.dropped, t.refused, t.spooled, t.duplicates, t.swapped, t.shuffled
             ),
         ];
         if self.cuts > 0 {

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use flywheel_backends::{BackendUrls, Backends, CatalogConfig, StoreConfig};
 use flywheel_events::System;
 use flywheel_flows::{Land, LandConfig, land_app_id};
-use flywheel_ingest::{Door, IngestConfig};
+use flywheel_ingest::{Door, IngestConfig, SpoolConfig};
 use flywheel_kit::ServeConfig;
 use flywheel_lake::TableName;
 use flywheel_log::Topic;
@@ -34,6 +34,8 @@ const LINGER: Duration = Duration::from_millis(120);
 const COMPACT_EVERY: Duration = Duration::from_millis(450);
 const TRIM_EVERY: Duration = Duration::from_millis(300);
 const KEEP: Duration = Duration::from_secs(1);
+/// As in production.
+const SPOOL_BYTES: u64 = 1 << 30;
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 /// What the child is told.
@@ -89,7 +91,9 @@ pub async fn serve(served: Served) -> anyhow::Result<()> {
     let care = tokio::spawn(async move { tokio::join!(maintain.run(stop_care.clone()), trim.run(stop_care)) });
 
     let config = IngestConfig { systems: vec![System::Tank], partitions, ..IngestConfig::default() };
-    let door = Door::new(Arc::clone(&backends.log), config, stop_doors.clone());
+    let spool = SpoolConfig { dir: urls.data.join("spool"), bytes: SPOOL_BYTES, reserve: None };
+    let door = Door::spooling(Arc::clone(&backends.log), config, stop_doors.clone(), &spool)
+        .with_context(|| format!("opening the spool in {}", spool.dir.display()))?;
     let listener = flywheel_kit::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr()?;
     let app = flywheel_ingest::router(Arc::clone(&door));

@@ -1,6 +1,7 @@
 """Events from a game to the server, without the game ever waiting."""
 import json
 import logging
+import os
 import random
 import threading
 import time
@@ -88,6 +89,7 @@ class Emitter:
         backoff_s: float = 0.1,
         backoff_max_s: float = 10.0,
         on_refused: Optional[Callable[[bytes, Dict[str, Any]], None]] = None,
+        key: Optional[str] = None,
     ) -> None:
         for setting, value in (
             ("batch_events", batch_events),
@@ -101,6 +103,12 @@ class Emitter:
             if not value > 0:
                 raise ValueError(f"{setting} is {value}; give it more than 0")
         self._url = url.rstrip("/") + "/v1/events"
+        # The key of this source; neither logs nor errors show it.
+        self._key = (os.environ.get("FLYWHEEL_KEY") if key is None else key) or None
+        if self._key is not None:
+            self._key = self._key.strip()
+            if not (self._key.startswith("fw_") and self._key.isascii() and self._key.isprintable()):
+                raise ValueError("key is no key: expected `fw_<env>_<id>_<secret>_<crc>`")
         self._batch_events, self._batch_bytes, self._linger = batch_events, batch_bytes, linger_s
         self._memory_limit, self._timeout = memory_bytes, timeout_s
         self._backoff, self._backoff_max, self._on_refused = backoff_s, backoff_max_s, on_refused
@@ -246,7 +254,7 @@ class Emitter:
 
     def _send(self, lines: List[bytes], from_spool: bool) -> None:
         try:
-            ack = post_lines(self._url, lines, self._timeout)
+            ack = post_lines(self._url, lines, self._timeout, self._key)
         except Unavailable as error:
             self._pause(error)
             return

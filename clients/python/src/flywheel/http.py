@@ -28,7 +28,7 @@ class Refused(Exception):
         self.problem, self.status = problem, status
 
 
-def post_lines(url: str, lines: List[bytes], timeout: float) -> Dict[str, Any]:
+def post_lines(url: str, lines: List[bytes], timeout: float, key: Optional[str] = None) -> Dict[str, Any]:
     """Posts envelopes, one a line, and returns the acknowledgement.
 
     Only what the doors say of the events themselves is `Refused`: an address that is not the loop's, that wants a password,
@@ -40,6 +40,9 @@ def post_lines(url: str, lines: List[bytes], timeout: float) -> Dict[str, Any]:
         body = gzip.compress(body, 1)
         headers["Content-Encoding"] = "gzip"
     request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    if key:
+        # Goes to this address and to none that it points to.
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
         ack, _ = _ask(request, timeout)
     except Refused as error:

@@ -334,6 +334,26 @@ fn every_coding_that_is_built_in_is_read_by_the_doors() {
 }
 
 #[test]
+fn a_key_goes_with_every_batch_and_is_shown_nowhere() {
+    const KEY: &str = "fw_live_k3Yq0aBcD1eF_0123456789012345678901234567890123456789012_000000";
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    // A key that is not good costs no event.
+    let problem = r#"{"type":"urn:flywheel:problem:forged-source","status":403,"reason":"forged_source","index":0}"#;
+    server.world.proxy_answers.lock().extend([(401, String::new()), (403, problem.to_owned())]);
+    let config = quick(&server, &folder).key(KEY);
+    assert!(!format!("{config:?}").contains("fw_"), "{config:?}");
+    let emitter = Emitter::start(config).unwrap();
+    play(&game(&emitter), 0..10);
+    let stats = wait_for(&emitter, "its events", |stats| stats.acknowledged == 10);
+    assert_eq!((stats.refused, stats.retries), (0, 2), "{stats:?}");
+    assert_eq!(*server.world.who.lock(), [Some(format!("Bearer {KEY}"))].into());
+
+    let wrong = Emitter::start(EmitConfig::new(server.url()).key("hunter2\n")).unwrap_err();
+    assert_eq!(wrong.kind(), ClientErrorKind::Setting);
+    assert!(wrong.to_string().contains("`key`") && !wrong.to_string().contains("hunter2"), "{wrong}");
+}
+
+#[test]
 fn a_setting_that_makes_no_sense_is_named_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     for (config, name) in [

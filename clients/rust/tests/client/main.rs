@@ -5,7 +5,7 @@ mod following;
 mod playing;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -45,6 +45,8 @@ pub struct World {
     /// Revision and version of `champion`; 0 while there is none.
     pub champion: Mutex<(u64, u64)>,
     pub asked: Mutex<Vec<String>>,
+    /// What the requests of the doors said of who asks.
+    pub who: Mutex<BTreeSet<Option<String>>>,
 }
 
 impl World {
@@ -151,6 +153,12 @@ impl Drop for Server {
 
 async fn note(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
     world.asked.lock().push(request.uri().path().to_owned());
+    let who = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    if request.uri().path().ends_with("/events") {
+        world.who.lock().insert(who);
+    } else {
+        assert_eq!(who, None, "the key is for the doors alone");
+    }
     next.run(request).await
 }
 

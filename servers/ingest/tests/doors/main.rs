@@ -3,15 +3,17 @@
 mod bounds;
 mod disk;
 mod formats;
+mod keys;
 mod schemas;
 mod sequence;
 mod socket;
+mod spool;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use flywheel_events::{Event, GameId, System};
-use flywheel_ingest::{Door, IngestConfig, router};
+use flywheel_ingest::{Door, IngestConfig, SpoolConfig, router};
 use flywheel_log::{EventLog, MemoryLog, Position, ReadLimit, Topic};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Server {
     pub addr: SocketAddr,
     pub log: Arc<dyn EventLog>,
+    pub door: Arc<Door>,
     pub stop: CancellationToken,
     pub client: reqwest::Client,
 }
@@ -40,11 +43,22 @@ impl Server {
 
     pub async fn with(log: Arc<dyn EventLog>, config: IngestConfig) -> Self {
         let stop = CancellationToken::new();
+        let door = Door::new(Arc::clone(&log), config, stop.clone());
+        Self::of(log, door, stop).await
+    }
+
+    pub async fn spooling(log: Arc<dyn EventLog>, spool: &SpoolConfig) -> Self {
+        let stop = CancellationToken::new();
+        let door = Door::spooling(Arc::clone(&log), IngestConfig::default(), stop.clone(), spool).unwrap();
+        Self::of(log, door, stop).await
+    }
+
+    pub async fn of(log: Arc<dyn EventLog>, door: Arc<Door>, stop: CancellationToken) -> Self {
         let listener = flywheel_kit::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let app = router(Door::new(Arc::clone(&log), config, stop.clone()));
+        let app = router(Arc::clone(&door));
         tokio::spawn(flywheel_kit::serve(listener, app, flywheel_kit::ServeConfig::default(), stop.clone()));
-        Self { addr, log, stop, client: reqwest::Client::new() }
+        Self { addr, log, door, stop, client: reqwest::Client::new() }
     }
 
     pub async fn post(&self, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {

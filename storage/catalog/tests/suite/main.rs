@@ -86,6 +86,9 @@ macro_rules! on_every_database {
     };
 }
 
+// Behind the macro that it uses.
+mod keys;
+
 on_every_database! {
     two_workers_never_hold_one_run,
     a_dead_workers_run_is_leased_again_and_the_zombie_changes_nothing,

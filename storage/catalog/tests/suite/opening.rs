@@ -121,10 +121,15 @@ async fn is_carried_over(place: Place, number: u32, kind: &str) {
     let lease = runs.lease_next("train", "heir", TTL).await.unwrap().unwrap();
     assert_eq!((&lease.run, lease.fence), (&interrupted.id, 4));
     runs.finish(&lease, RunState::Completed, None).await.unwrap();
+    let keys = place.open().await.unwrap().source_keys().list().await.unwrap();
+    let kept: Vec<_> = keys.iter().map(|key| (key.prefix.as_str(), key.revoked_at_ms, key.last_used_ms)).collect();
+    // Migration 2 brought them.
+    let expected = [("arena-", None, Some(1_700_000_003_000)), ("old-", Some(1_700_000_004_000), None)];
+    assert_eq!(kept, if number < 2 { &expected[..0] } else { &expected[..] }, "{kind} {number}");
 }
 
 #[tokio::test]
-async fn a_catalog_of_every_release_is_carried_over_with_all_its_runs() {
+async fn a_catalog_of_every_release_is_carried_over_with_all_that_it_holds() {
     for kind in ["sqlite", "postgres"] {
         let released = numbers("tests/released", &format!(".{kind}.sql"));
         assert_eq!(released, numbers(&format!("migrations/{kind}"), ".sql"), "keep a dump of each as it is released");

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 /// At most so many separate stretches of one game; beyond it, numbers that would open another are refused.
 const MAX_RANGES: usize = 4096;
 
@@ -95,7 +97,8 @@ struct Game {
 /// The recent games of one partition.
 #[derive(Debug)]
 pub struct Seen {
-    games: HashMap<Box<str>, Game>,
+    /// Looked into for every event. The hash is seeded by chance, so that ids cannot be made to collide.
+    games: HashMap<Box<str>, Game, RandomState>,
     window_ms: i64,
     max_games: usize,
     now_ms: i64,
@@ -116,7 +119,7 @@ pub struct Sight {
 impl Seen {
     pub fn new(window_ms: i64, max_games: usize) -> Self {
         Self {
-            games: HashMap::new(),
+            games: HashMap::default(),
             window_ms,
             max_games: max_games.max(1),
             now_ms: i64::MIN,

@@ -39,10 +39,11 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
         .set_compression(zstd)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for field in schema(table).fields() {
-        // Numbers that rise: their differences are small, while a dictionary of them would be as long as they are.
+        // Numbers that rise, or stay: their differences are small, while a dictionary of them would be as long as they
+        // are, or has to be looked into for every row.
         if matches!(
             field.name().as_str(),
-            "seq" | "ts_ms" | "offset" | "ingest_ms" | "tick" | "closed_offset" | "closed_ms"
+            "v" | "partition" | "seq" | "ts_ms" | "offset" | "ingest_ms" | "tick" | "closed_offset" | "closed_ms"
         ) {
             let column = ColumnPath::from(field.name().as_str());
             properties = properties
@@ -55,6 +56,10 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+            if field.name() == "payload" {
+                // The lengths apart from the texts: these are alike then, one after another, and 3 % smaller.
+                properties = properties.set_column_encoding(column.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+            }
             if matches!(table, TableName::Transitions) {
                 // Read far more often than written: four times zstd's speed for a fifth more bytes.
                 properties = properties.set_column_compression(column, Compression::LZ4_RAW);
@@ -174,6 +179,17 @@ pub(crate) fn encode(
     open.into_iter().map(|((system, dt), encoder)| encoder.finish(&system, &dt, modified_ms, true)).collect()
 }
 
+/// Whether all rows have the same text. `false` may also mean that it was not found out.
+fn is_constant(texts: &StringArray) -> bool {
+    let (offsets, first) = (texts.value_offsets(), texts.value(0));
+    let (start, end, length) = (offsets[0] as usize, offsets[texts.len()] as usize, first.len());
+    texts.null_count() == 0
+        && length > 0
+        && offsets.windows(2).all(|pair| (pair[1] - pair[0]) as usize == length)
+        // A text that equals itself moved by one row repeats the first row to its end.
+        && texts.value_data()[start + length..end] == texts.value_data()[start..end - length]
+}
+
 type Partition = ((String, String), RecordBatch);
 
 fn split(table: TableName, batch: &RecordBatch) -> Result<Vec<Partition>, LakeError> {
@@ -193,7 +209,9 @@ fn split(table: TableName, batch: &RecordBatch) -> Result<Vec<Partition>, LakeEr
     let (system, dt) = (column("system")?, column("dt")?);
     let mut keys: Vec<(&str, &str)> = Vec::new();
     let mut last = None;
-    for key in system.iter().zip(dt) {
+    // Almost always all rows are of one partition, which is seen without looking at each.
+    let looked_at = if is_constant(system) && is_constant(dt) { 1 } else { batch.num_rows() };
+    for key in system.iter().zip(dt).take(looked_at) {
         let key = (key.0.unwrap_or_default(), key.1.unwrap_or_default());
         if last != Some(key) && !keys.contains(&key) {
             // They become folders: nothing but plain words may pass.

@@ -72,23 +72,46 @@ impl<'a> Cursor<'a> {
         self.plain_string().map(Some)
     }
 
-    /// A whole number of at most 18 digits, without a sign; what follows it ends a value.
+    /// A whole number of at most 16 digits, without a sign; what follows it ends a value.
     #[inline(always)]
     pub fn number(&mut self) -> Option<u64> {
-        self.next_token();
+        let first = self.next_token();
         let start = self.at;
-        let mut value = 0;
-        while self.peek().is_ascii_digit() {
-            value = value * 10 + u64::from(self.peek() - b'0');
-            self.at += 1;
-            if self.at - start > 18 {
-                return None;
-            }
+        let mut value = self.up_to_eight_digits()?;
+        if self.at - start == 8 {
+            let before = self.at;
+            let low = self.up_to_eight_digits()?;
+            value = value * POWERS[self.at - before] + low;
         }
-        let digits = self.at - start;
-        let is_number = digits == 1 || (digits > 1 && self.text.as_bytes()[start] != b'0');
-        // A fraction or an exponent is a number still, though not one for a column of whole numbers.
+        let is_number = self.at > start && (first != b'0' || self.at - start == 1);
+        // A fraction, an exponent or more digits are a number still, though not one that is read here.
         (is_number && matches!(self.peek(), b',' | b'}' | b' ' | b'\n' | b'\t' | b'\r')).then_some(value)
+    }
+
+    /// The value of the digits here, at most eight of them; `None` if the text ends too soon to tell.
+    #[inline(always)]
+    fn up_to_eight_digits(&mut self) -> Option<u64> {
+        let word = word_at(self.text.as_bytes(), self.at)?;
+        let digits = others(word).trailing_zeros() / 8;
+        if digits == 0 {
+            return Some(0);
+        }
+        self.at += digits as usize;
+        // The first digit is lowest; zeros move in before it. Then pairs, fours and all eight are put together.
+        let word = (word ^ (u64::from(b'0') * ONES)) << (64 - 8 * digits);
+        let word = word.wrapping_mul(10 * 256 + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+        let word = word.wrapping_mul(100 * 65_536 + 1) >> 16 & 0x0000_ffff_0000_ffff;
+        Some(word.wrapping_mul(10_000 * (1 << 32) + 1) >> 32)
+    }
+
+    /// Passes `text` if that is what comes next.
+    #[inline(always)]
+    pub fn takes(&mut self, text: &[u8]) -> bool {
+        let is_next = self.text.as_bytes()[self.at..].starts_with(text);
+        if is_next {
+            self.at += text.len();
+        }
+        is_next
     }
 
     /// The text of an object, whose every byte was looked at.
@@ -194,8 +217,28 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
+    /// Most numbers lie within eight bytes: their end is found there without a loop.
     #[inline(always)]
     fn skip_number(&mut self) -> Option<()> {
+        let start = self.at + usize::from(self.peek() == b'-');
+        if let Some(word) = word_at(self.text.as_bytes(), start) {
+            let others = others(word);
+            let whole = others.trailing_zeros() / 8;
+            let after = |end: u32| (word >> (8 * end)) as u8;
+            if (1..8).contains(&whole) && (after(0) != b'0' || whole == 1) {
+                let fraction = (others & (others - 1)).trailing_zeros() / 8;
+                let end = if after(whole) == b'.' { fraction } else { whole };
+                if end < 8 && end != whole + 1 && after(end) | 0x20 != b'e' {
+                    self.at = start + end as usize;
+                    return Some(());
+                }
+            }
+        }
+        self.skip_any_number()
+    }
+
+    #[inline(never)]
+    fn skip_any_number(&mut self) -> Option<()> {
         if self.peek() == b'-' {
             self.at += 1;
         }
@@ -219,31 +262,28 @@ impl<'a> Cursor<'a> {
     }
 
     /// How many digits there are; none is `None`.
-    #[inline(always)]
     fn skip_digits(&mut self) -> Option<usize> {
         let start = self.at;
-        loop {
-            let found = match word_at(self.text.as_bytes(), self.at) {
-                Some(word) => {
-                    // Digits become 0..=9; everything else sets its high bit by being above that.
-                    let word = word ^ (u64::from(b'0') * ONES);
-                    let others = (((word & !HIGHS) + 0x76 * ONES) | word) & HIGHS;
-                    others.trailing_zeros() as usize / 8
-                }
-                None => usize::from(self.peek().is_ascii_digit()),
-            };
-            self.at += found;
-            if found == 0 || (found < 8 && word_at(self.text.as_bytes(), self.at).is_some()) {
-                let digits = self.at - start;
-                return (digits > 0).then_some(digits);
-            }
+        while self.peek().is_ascii_digit() {
+            self.at += 1;
         }
+        (self.at > start).then(|| self.at - start)
     }
 
     #[inline(always)]
     fn word(&mut self, word: &[u8]) -> Option<()> {
-        self.text.as_bytes()[self.at..].starts_with(word).then(|| self.at += word.len())
+        self.takes(word).then_some(())
     }
+}
+
+const POWERS: [u64; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The high bit of every byte that is no digit.
+#[inline(always)]
+fn others(word: u64) -> u64 {
+    // Digits become 0..=9, which sets no high bit when the rest to 0x80 is added to it.
+    let word = word ^ (u64::from(b'0') * ONES);
+    (((word & !HIGHS) + 0x76 * ONES) | word) & HIGHS
 }
 
 /// Eight bytes, the first one lowest.

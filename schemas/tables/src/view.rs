@@ -59,22 +59,34 @@ impl<'a> EventView<'a> {
         let (mut seq, mut ts_ms, mut actor, mut model, mut payload) = (None, None, None, None, None);
         let mut cursor = Cursor::new(text);
         cursor.expect(b'{')?;
-        loop {
-            let key = cursor.plain_string()?;
-            cursor.expect(b':')?;
+        for nth in 0.. {
+            cursor.next_token();
+            // Programs write the fields in this order, so the next one is known before it is read.
+            let field = match nth {
+                0 if cursor.takes(b"\"v\":") => Field::V,
+                1 if cursor.takes(b"\"system\":") => Field::System,
+                2 if cursor.takes(b"\"kind\":") => Field::Kind,
+                3 if cursor.takes(b"\"game_id\":") => Field::GameId,
+                4 if cursor.takes(b"\"seq\":") => Field::Seq,
+                5 if cursor.takes(b"\"ts_ms\":") => Field::TsMs,
+                6 if cursor.takes(b"\"actor\":") => Field::Actor,
+                7 if cursor.takes(b"\"model\":") => Field::Model,
+                8 if cursor.takes(b"\"payload\":") => Field::Payload,
+                _ => Field::read(&mut cursor)?,
+            };
             // A field that comes twice is a matter for `serde_json`.
-            match key {
-                "v" if v.is_none() => v = Some(u32::try_from(cursor.number()?).ok()?),
-                "system" if system.is_none() => system = Some(cursor.plain_string()?.parse().ok()?),
-                "kind" if kind.is_none() => kind = Some(cursor.plain_string()?),
-                "game_id" if game_id.is_none() => game_id = Some(cursor.plain_string()?),
-                "seq" if seq.is_none() => seq = Some(cursor.number()?),
-                "ts_ms" if ts_ms.is_none() => ts_ms = Some(i64::try_from(cursor.number()?).ok()?),
-                "actor" if actor.is_none() => actor = Some(cursor.plain_string_or_null()?),
-                "model" if model.is_none() => model = Some(cursor.plain_string_or_null()?),
-                "payload" if payload.is_none() => payload = Some(cursor.object()?),
-                "v" | "system" | "kind" | "game_id" | "seq" | "ts_ms" | "actor" | "model" | "payload" => return None,
-                _ => cursor.skip_value()?,
+            match field {
+                Field::V if v.is_none() => v = Some(u32::try_from(cursor.number()?).ok()?),
+                Field::System if system.is_none() => system = Some(cursor.plain_string()?.parse().ok()?),
+                Field::Kind if kind.is_none() => kind = Some(cursor.plain_string()?),
+                Field::GameId if game_id.is_none() => game_id = Some(cursor.plain_string()?),
+                Field::Seq if seq.is_none() => seq = Some(cursor.number()?),
+                Field::TsMs if ts_ms.is_none() => ts_ms = Some(i64::try_from(cursor.number()?).ok()?),
+                Field::Actor if actor.is_none() => actor = Some(cursor.plain_string_or_null()?),
+                Field::Model if model.is_none() => model = Some(cursor.plain_string_or_null()?),
+                Field::Payload if payload.is_none() => payload = Some(cursor.object()?),
+                Field::Unknown => cursor.skip_value()?,
+                _ => return None,
             }
             if cursor.next_token() != b',' {
                 break;
@@ -115,15 +127,48 @@ impl<'a> EventView<'a> {
     }
 
     fn is_valid(&self) -> bool {
-        // Up to the first dot; `area.` alone is a kind too.
-        let area = self.kind.split_once('.').map(|(area, _)| area);
+        let of = |area: &str| self.kind.strip_prefix(area).is_some_and(|rest| rest.starts_with('.'));
         self.v != 0
             && self.v <= ENVELOPE_VERSION
             && self.payload.starts_with('{')
             && self.kind.len() <= 128
-            && area.is_some_and(|area| area == self.system.as_str() || area == "model")
+            && (of(self.system.as_str()) || of("model"))
             && is_game_id(&self.game_id)
             && self.model.as_deref().is_none_or(is_model)
+    }
+}
+
+/// What a member of the envelope is.
+#[derive(Clone, Copy)]
+enum Field {
+    V,
+    System,
+    Kind,
+    GameId,
+    Seq,
+    TsMs,
+    Actor,
+    Model,
+    Payload,
+    Unknown,
+}
+
+impl Field {
+    fn read(cursor: &mut Cursor<'_>) -> Option<Self> {
+        let field = match cursor.plain_string()? {
+            "v" => Self::V,
+            "system" => Self::System,
+            "kind" => Self::Kind,
+            "game_id" => Self::GameId,
+            "seq" => Self::Seq,
+            "ts_ms" => Self::TsMs,
+            "actor" => Self::Actor,
+            "model" => Self::Model,
+            "payload" => Self::Payload,
+            _ => Self::Unknown,
+        };
+        cursor.expect(b':')?;
+        Some(field)
     }
 }
 
@@ -137,24 +182,47 @@ fn refusal(bytes: &[u8]) -> DecodeError {
 
 /// The rule of [`flywheel_events::GameId`], without keeping the id.
 fn is_game_id(id: &str) -> bool {
-    let (plain, dotted) = looked_at(id, |byte| matches!(byte, b'/' | b':'));
-    plain && (!dotted || id.split('/').all(|part| !part.is_empty() && part != "." && part != ".."))
+    let found = letters(id);
+    found & !(DOTTED | GAME) == 0
+        && (1..=128).contains(&id.len())
+        && (found & DOTTED == 0 || id.split('/').all(|part| !part.is_empty() && part != "." && part != ".."))
 }
 
 /// The rule of [`flywheel_events::ModelRef`], without keeping it.
 fn is_model(model: &str) -> bool {
     let Some((key, version)) = model.rsplit_once('@') else { return false };
-    version.parse::<u64>().is_ok() && looked_at(key, |_| false).0 && key != "." && key != ".."
+    letters(key) & !DOTTED == 0
+        && !key.contains('/')
+        && (1..=128).contains(&key.len())
+        && key != "."
+        && key != ".."
+        && version.parse::<u64>().is_ok()
 }
 
-/// Whether an id has a fit length and letters, and whether it has dots or slashes, which may not stand everywhere.
-fn looked_at(id: &str, extra: impl Fn(u8) -> bool) -> (bool, bool) {
-    let (mut plain, mut dotted) = (!id.is_empty() && id.len() <= 128, false);
-    for byte in id.bytes() {
-        plain &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') || extra(byte);
-        dotted |= matches!(byte, b'.' | b'/');
+/// A letter of no id.
+const FOREIGN: u8 = 1;
+/// One of game ids alone.
+const GAME: u8 = 2;
+/// A dot or a slash, which must not stand everywhere.
+const DOTTED: u8 = 4;
+
+const LETTERS: [u8; 256] = {
+    let (mut letters, mut byte) = ([FOREIGN; 256], 0);
+    while byte < 128 {
+        letters[byte] = match byte as u8 {
+            b'.' | b'/' => DOTTED,
+            b':' => GAME,
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => 0,
+            _ => FOREIGN,
+        };
+        byte += 1;
     }
-    (plain, dotted)
+    letters
+};
+
+/// What kinds of letters an id has.
+fn letters(id: &str) -> u8 {
+    id.bytes().fold(0, |found, byte| found | LETTERS[usize::from(byte)])
 }
 
 #[cfg(test)]

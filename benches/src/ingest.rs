@@ -22,7 +22,7 @@ use arrow::{array::AsArray, datatypes::Int64Type};
 use flywheel_events::{Event, GameId, System, floats};
 use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats, Sharing};
 use flywheel_lake::{Lake, ScanOptions, TableName};
-use flywheel_log::{EventLog, Record, Topic, partition_of};
+use flywheel_log::{Record, Topic, partition_of};
 use futures::TryStreamExt as _;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,6 +31,7 @@ use serde::Deserialize;
 use crate::{
     Figure, Options,
     folder::Folder,
+    lander::{memory, restart},
     lines::{FIRST_MS, Lines},
     pin::{Pin, cores},
     process_cpu_seconds,
@@ -41,6 +42,8 @@ const WINDOWS: usize = 3;
 const SHAPES: [(&str, bool, usize); 2] = [("ingest_small", false, 1_000_000), ("ingest_obs", true, 400_000)];
 /// Events a second while freshness is measured.
 const RATE: u64 = 20_000;
+/// Events that lie behind a lander that starts again.
+const BEHIND: i64 = 10_000_000;
 /// However slow the machine, a window ends.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -69,8 +72,13 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         fs::remove_file(&file).context("removing the events")?;
     }
     figures.extend(two_cores(folder.path(), SHAPES[0].2)?);
-    let _pin = Pin::to_one_core();
-    figures.extend(runtime()?.block_on(freshness(folder.path(), options.window))?);
+    {
+        let _pin = Pin::to_one_core();
+        figures.extend(runtime()?.block_on(freshness(folder.path(), options.window))?);
+    }
+    let runtime = runtime()?;
+    figures.push(runtime.block_on(restart(folder.path(), BEHIND))?);
+    figures.extend(runtime.block_on(memory(folder.path(), options.window))?);
     Ok(figures)
 }
 
@@ -213,23 +221,26 @@ fn race(place: &Path, files: &[(PathBuf, usize)], landers: &[(usize, BTreeSet<u3
     let log = Lines::new(topic.clone(), files);
     let cancel = CancellationToken::new();
     let rows = files.iter().map(|(_, lines)| lines).sum();
+    let mut lands = Vec::new();
+    for (core, pins) in landers {
+        // Each has a lake of its own, as it would in a process of its own.
+        let sharing =
+            Sharing { member: format!("core-{core}"), pins: Some(pins.clone()), lease: Duration::from_secs(10) };
+        let config = LandConfig::new(topic.clone(), files.len() as u32);
+        lands.push((*core, Land::new(log.clone(), Lake::local(place)?, config).shared(sharing)));
+    }
+    let watch = runtime()?;
     std::thread::scope(|scope| {
         let mut running = Vec::new();
         let mut all_stats = Vec::new();
-        for (core, pins) in landers {
-            // Each has a lake of its own, as it would in a process of its own.
-            let sharing =
-                Sharing { member: format!("core-{core}"), pins: Some(pins.clone()), lease: Duration::from_secs(10) };
-            let config = LandConfig::new(topic.clone(), files.len() as u32);
-            let land = Land::new(log.clone(), Lake::local(place)?, config).shared(sharing);
+        for (core, land) in lands {
             all_stats.push(land.stats());
             let cancel = cancel.clone();
             running.push(scope.spawn(move || -> anyhow::Result<()> {
-                let _pin = Pin::to(*core);
+                let _pin = Pin::to(core);
                 Ok(runtime()?.block_on(land.run(cancel))?)
             }));
         }
-        let watch = runtime()?;
         let wall = watch.block_on(async {
             let held = || all_stats.iter().map(|stats| stats.owned.partitions.load(Relaxed)).sum::<u64>();
             let started = Instant::now();

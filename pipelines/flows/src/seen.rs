@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::RandomState;
-
 /// At most so many separate stretches of one game; beyond it, numbers that would open another are refused.
 const MAX_RANGES: usize = 4096;
 
@@ -97,8 +95,7 @@ struct Game {
 /// The recent games of one partition.
 #[derive(Debug)]
 pub struct Seen {
-    /// Looked into for every event. The hash is seeded by chance, so that ids cannot be made to collide.
-    games: HashMap<Box<str>, Game, RandomState>,
+    games: HashMap<Box<str>, Game>,
     window_ms: i64,
     max_games: usize,
     now_ms: i64,
@@ -119,7 +116,7 @@ pub struct Sight {
 impl Seen {
     pub fn new(window_ms: i64, max_games: usize) -> Self {
         Self {
-            games: HashMap::default(),
+            games: HashMap::new(),
             window_ms,
             max_games: max_games.max(1),
             now_ms: i64::MIN,

@@ -177,7 +177,7 @@ mod tests {
         log.open();
         let all = words(log.read(&lane, Position::Start, limit(9)).await.unwrap());
         assert_eq!(all, [(0, "zero"), (1, "one"), (2, "two"), (3, "three")].map(|(n, word)| (n, word.to_owned())));
-        for from in 0..4 {
+        for from in 0..4_u64 {
             let at = from.checked_sub(1).map_or(Position::Start, |n| Position::After(Offset::from_raw(n)));
             assert_eq!(
                 words(log.read(&lane, at, limit(2)).await.unwrap()),

@@ -35,7 +35,7 @@ impl<'a> Cursor<'a> {
 
     /// Goes on to a quote, a backslash, a control character or the end.
     #[inline(always)]
-    fn to_special(&mut self) {
+    fn find_special(&mut self) {
         loop {
             let special = self.look().special;
             if special != 0 {
@@ -104,7 +104,7 @@ impl<'a> Cursor<'a> {
     pub fn plain_string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let start = self.at;
-        self.to_special();
+        self.find_special();
         let text = self.text.get(start..self.at)?;
         (self.peek() == b'"').then(|| self.at += 1)?;
         Some(text)
@@ -238,7 +238,7 @@ impl<'a> Cursor<'a> {
         }
         self.at += 1;
         loop {
-            self.to_special();
+            self.find_special();
             match self.peek() {
                 b'"' => {
                     self.at += 1;

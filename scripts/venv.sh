@@ -2,7 +2,7 @@
 # Gets the Python packages of a set into .venv and prints the interpreter's path.
 #   test   what reads our tables in the tests: deltalake, DuckDB, Polars, pyarrow (about 90 MB)
 #   s3     servers of the S3 tests: SeaweedFS and moto (FLYWHEEL_REQUIRE=s3)
-#   peers  what `flywheel bench --peer` compares with: cpprb, ONNX Runtime, and what `import torch` needs beside .libtorch
+#   peers  what `flywheel bench --peer` compares with: cpprb, DuckDB, ONNX Runtime, and what `import torch` needs beside .libtorch
 # The versions are pinned in scripts/requirements-SET.txt; a stamp with their checksum is written last.
 # usage: scripts/venv.sh test|s3|peers
 . "$(dirname "$0")/common.sh"

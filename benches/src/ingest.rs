@@ -1,53 +1,69 @@
-//! `flywheel bench ingest`: JSON events to an exactly-once commit in table `events`, beside DuckDB; and how long an
-//! event takes from its acceptance by the log to the table.
+//! `flywheel bench ingest`: JSON events to exactly-once commits in table `events`, beside DuckDB; how two cores compare
+//! with one; and how long an event takes from its acceptance by the log to the table.
 //!
-//! Two shapes after `performance.md` b, as payloads of our envelope: `small` has 14 scalars, `obs` also 32 + 8
-//! float32 in base64. Ours decodes, validates, drops repeats, encodes Parquet (zstd 1) and commits rows with their
-//! position every 50,000 rows, synced to disk; the CPU time of the whole process is counted. DuckDB reads the same
-//! file to the same columns and writes one Parquet file.
+//! Two shapes after `performance.md` b, as payloads of our envelope: `small` has 12 scalars, `obs` also 32 + 8 float32 in
+//! base64. It is [`Land`] itself, with the settings of production, that lands the lines of a file: it decodes and checks
+//! every event whole, drops repeats, encodes Parquet (zstd 1) and commits rows with their position every 50,000 rows,
+//! synced to disk. The CPU time of the whole process counts, reading the file included, all on one core. DuckDB reads the
+//! same file on the same core to the same columns and writes one Parquet file, synced; see `peers/ingest_peers.py`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use arrow::{array::AsArray, datatypes::Int64Type};
 use flywheel_events::{Event, GameId, System, floats};
-use flywheel_flows::{Added, CancellationToken, Land, LandConfig, Seen};
-use flywheel_lake::{Advance, Lake, TableName};
+use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats, Sharing};
+use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::{Record, Topic, partition_of};
-use flywheel_tables::{EventView, EventsBuilder};
+use futures::TryStreamExt as _;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use crate::{Figure, Options, folder::Folder, process_cpu_seconds};
+use crate::{
+    Figure, Options,
+    folder::Folder,
+    lander::{memory, restart},
+    lines::{FIRST_MS, Lines},
+    pin::{Pin, cores},
+    process_cpu_seconds,
+};
 
 const BENCH: &str = "ingest";
-const BATCH: usize = 50_000;
 const WINDOWS: usize = 3;
+const SHAPES: [(&str, bool, usize); 2] = [("ingest_small", false, 1_000_000), ("ingest_obs", true, 400_000)];
 /// Events a second while freshness is measured.
 const RATE: u64 = 20_000;
+/// Events that lie behind a lander that starts again.
+const BEHIND: i64 = 10_000_000;
+/// However slow the machine, a window ends.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// # Errors
 /// If the bench cannot be set up; the message names what is missing.
 pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let folder = Folder::new("ingest")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let mut figures = Vec::new();
-    for (metric, observations, rows) in [("ingest_small", false, 200_000), ("ingest_obs", true, 100_000)] {
+    for (metric, observations, rows) in SHAPES {
         let file = folder.path().join(format!("{metric}.jsonl"));
-        write_events(&file, observations, rows)?;
-        let own = runtime.block_on(ingest(folder.path(), metric, &file, rows))?;
+        write_events(std::slice::from_ref(&file), observations, rows)?;
+        // What a thread starts, threads and processes, stays on its core.
+        let _pin = Pin::to_one_core();
+        let own = runtime()?.block_on(ingest(folder.path(), metric, &file, rows))?;
         let mut rate = Figure::new(BENCH, metric, "rows/cpu-s", &own.rates);
         let mut size = Figure::new(BENCH, format!("{metric}_bytes_per_row"), "bytes", &[own.bytes_per_row]);
         if options.peer {
             let peer = duckdb(options, folder.path(), &file)?;
-            ensure!(peer.rows == rows && peer.sum_seq == own.sum_seq, "{} read other rows than we did", peer.peer);
+            let same = peer.rows == rows && (peer.sum_seq, peer.payload_chars) == (own.sum_seq, own.payload_chars);
+            ensure!(same, "{} read other rows than we did", peer.peer);
             let median = Figure::new(BENCH, metric, "rows/cpu-s", &peer.rows_per_cpu_s).value;
             rate = rate.against(&peer.peer, median, true);
             size = size.against(&peer.peer, peer.bytes_per_row, false);
@@ -55,13 +71,24 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         figures.extend([rate, size]);
         fs::remove_file(&file).context("removing the events")?;
     }
-    figures.extend(runtime.block_on(freshness(folder.path(), options.window))?);
+    figures.extend(two_cores(folder.path(), SHAPES[0].2)?);
+    {
+        let _pin = Pin::to_one_core();
+        figures.extend(runtime()?.block_on(freshness(folder.path(), options.window))?);
+    }
+    let runtime = runtime()?;
+    figures.push(runtime.block_on(restart(folder.path(), BEHIND))?);
+    figures.extend(runtime.block_on(memory(folder.path(), options.window))?);
     figures.extend(runtime.block_on(crate::streams::redis(1_500_000))?);
     Ok(figures)
 }
 
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")
+}
+
 /// One event of 64 interleaved sessions.
-fn event(rng: &mut ChaCha8Rng, seqs: &mut [u64; 64], observations: bool) -> Event {
+fn event(rng: &mut ChaCha8Rng, seqs: &mut [u64; 64], observations: bool) -> (usize, Event) {
     let session = rng.random_range(0..seqs.len());
     let seq = seqs[session];
     seqs[session] += 1;
@@ -81,60 +108,157 @@ fn event(rng: &mut ChaCha8Rng, seqs: &mut [u64; 64], observations: bool) -> Even
         payload["q"] = numbers(rng, 8).into();
     }
     let game = GameId::new(format!("t{session:03}-00001")).expect("a plain name");
-    Event::new(System::Tank, "tank.tick", game, seq, 1_730_000_000_000 + seq as i64).actor("server").payload(&payload)
+    let event = Event::new(System::Tank, "tank.tick", game, seq, FIRST_MS + seq as i64);
+    (session, event.actor("server").payload(&payload))
 }
 
-fn write_events(path: &Path, observations: bool, rows: usize) -> anyhow::Result<()> {
+/// Writes `rows` events, the sessions dealt out to the files in turn; returns how many each file has.
+fn write_events(paths: &[PathBuf], observations: bool, rows: usize) -> anyhow::Result<Vec<usize>> {
     let (mut rng, mut seqs) = (ChaCha8Rng::seed_from_u64(7), [0; 64]);
-    let mut file =
-        std::io::BufWriter::new(fs::File::create(path).with_context(|| format!("creating {}", path.display()))?);
+    let create = |path: &PathBuf| -> anyhow::Result<_> {
+        let file = fs::File::create(path).with_context(|| format!("creating {}", path.display()))?;
+        Ok((std::io::BufWriter::new(file), 0))
+    };
+    let mut files = paths.iter().map(create).collect::<Result<Vec<_>, _>>()?;
     for _ in 0..rows {
-        file.write_all(&event(&mut rng, &mut seqs, observations).encode())?;
+        let (session, event) = event(&mut rng, &mut seqs, observations);
+        let (file, lines) = &mut files[session % paths.len()];
+        file.write_all(&event.encode())?;
         file.write_all(b"\n")?;
+        *lines += 1;
     }
-    file.flush().context("writing the events")
+    let close = |(mut file, lines): (std::io::BufWriter<fs::File>, usize)| file.flush().map(|()| lines);
+    files.into_iter().map(close).collect::<Result<_, _>>().context("writing the events")
 }
 
 struct Own {
     rates: Vec<f64>,
     bytes_per_row: f64,
     sum_seq: u64,
+    payload_chars: u64,
 }
 
 async fn ingest(folder: &Path, metric: &str, file: &Path, rows: usize) -> anyhow::Result<Own> {
-    let (mut rates, mut bytes_per_row, mut sum_seq) = (Vec::new(), f64::NAN, 0);
+    let topic = Topic::new(System::Tank.topic());
+    let mut own = Own { rates: Vec::new(), bytes_per_row: f64::NAN, sum_seq: 0, payload_chars: 0 };
     for window in 0..=WINDOWS {
-        let lake = Lake::local(folder.join(format!("{metric}-{window}")))?;
-        let table = lake.table(TableName::Events);
+        let place = folder.join(format!("{metric}-{window}"));
+        let lake = Lake::local(&place)?;
         let cpu = process_cpu_seconds();
-        let text = fs::read(file).context("reading the events")?;
-        let mut seen = Seen::new(3_600_000, 200_000);
-        let mut batch = EventsBuilder::with_capacity(BATCH, BATCH * 256);
-        let (mut committed, mut offset) = (None, 0);
-        sum_seq = 0;
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let view = EventView::decode(line)?;
-            let now_ms = 1_730_000_000_000 + offset / 1000;
-            if seen.see(&view.game_id, view.seq, now_ms).added == Added::New {
-                sum_seq += view.seq;
-                batch.push_view(&view, 0, offset, now_ms);
-            }
-            offset += 1;
-            if batch.len() == BATCH || offset == rows as i64 {
-                let advance = Advance::new("land/fw.tank.events/0", committed, offset - 1);
-                table.append_from(vec![batch.finish()], &[advance]).await?;
-                committed = Some(offset - 1);
-            }
-        }
+        let log = Lines::new(topic.clone(), &[(file.to_owned(), rows)]);
+        log.open();
+        let land = Land::new(log, lake.clone(), LandConfig::new(topic.clone(), 1));
+        let (stats, cancel) = (land.stats(), CancellationToken::new());
+        let landing = tokio::spawn({
+            let cancel = cancel.clone();
+            async move { land.run(cancel).await }
+        });
+        landed(&[stats], rows).await?;
         let spent = process_cpu_seconds() - cpu;
-        ensure!(table.rows().await? == rows as u64, "the table has not the rows of the file");
-        bytes_per_row = table.files().await?.iter().map(|file| file.bytes).sum::<u64>() as f64 / rows as f64;
+        cancel.cancel();
+        landing.await.context("the task of land")??;
         // The first one warms up.
         if window > 0 {
-            rates.push(rows as f64 / spent);
+            own.rates.push(rows as f64 / spent);
+        }
+        let table = lake.table(TableName::Events);
+        own.bytes_per_row = table.files().await?.iter().map(|file| file.bytes).sum::<u64>() as f64 / rows as f64;
+        if window == WINDOWS {
+            let mut batches = table.scan_stream(ScanOptions::columns(["seq", "payload"])).await?;
+            let mut found = 0;
+            while let Some(batch) = batches.try_next().await? {
+                found += batch.num_rows();
+                own.sum_seq += batch.column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>() as u64;
+                own.payload_chars += batch.column(1).as_string::<i32>().values().len() as u64;
+            }
+            ensure!(found == rows, "the table has {found} rows, not the {rows} of the file");
+        }
+        fs::remove_dir_all(&place).context("removing the table")?;
+    }
+    Ok(own)
+}
+
+/// Waits until the landers have committed `rows` events together.
+async fn landed(landers: &[Arc<LandStats>], rows: usize) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while landers.iter().map(|stats| stats.events.load(Relaxed)).sum::<u64>() < rows as u64 {
+        let dead: u64 = landers.iter().map(|stats| stats.dead.load(Relaxed) + stats.duplicates.load(Relaxed)).sum();
+        ensure!(dead == 0, "{dead} events were refused");
+        ensure!(started.elapsed() < PATIENCE, "the events have not landed within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    Ok(())
+}
+
+/// The same events in two partitions: one lander on one core, and two on two cores that share them, as processes do.
+/// Rows a second of wall time; the peer is the one core.
+fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Option<Figure>> {
+    let cores = cores();
+    let [.., first, second] = cores[..] else { return Ok(None) };
+    let paths = [folder.join("part-0.jsonl"), folder.join("part-1.jsonl")];
+    let lines = write_events(&paths, false, rows)?;
+    let files: Vec<_> = paths.iter().cloned().zip(lines).collect();
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for window in 0..=WINDOWS {
+        let place = folder.join(format!("cores-{window}"));
+        let alone = rows as f64 / race(&place.join("one"), &files, &[(second, [0, 1].into())])?;
+        let both = [(first, [0].into()), (second, [1].into())];
+        let together = rows as f64 / race(&place.join("two"), &files, &both)?;
+        fs::remove_dir_all(&place).context("removing the tables")?;
+        // The first one warms up.
+        if window > 0 {
+            one.push(alone);
+            two.push(together);
         }
     }
-    Ok(Own { rates, bytes_per_row, sum_seq })
+    paths.iter().try_for_each(fs::remove_file).context("removing the events")?;
+    let alone = Figure::new(BENCH, "ingest_small_1core", "rows/s", &one).value;
+    Ok(Some(Figure::new(BENCH, "ingest_small_2cores", "rows/s", &two).against("one core", alone, true)))
+}
+
+/// Seconds until landers, each on its core with its partitions, have landed the files into one table.
+fn race(place: &Path, files: &[(PathBuf, usize)], landers: &[(usize, BTreeSet<u32>)]) -> anyhow::Result<f64> {
+    let topic = Topic::new(System::Tank.topic());
+    let log = Lines::new(topic.clone(), files);
+    let cancel = CancellationToken::new();
+    let rows = files.iter().map(|(_, lines)| lines).sum();
+    let mut lands = Vec::new();
+    for (core, pins) in landers {
+        // Each has a lake of its own, as it would in a process of its own.
+        let sharing =
+            Sharing { member: format!("core-{core}"), pins: Some(pins.clone()), lease: Duration::from_secs(10) };
+        let config = LandConfig::new(topic.clone(), files.len() as u32);
+        lands.push((*core, Land::new(log.clone(), Lake::local(place)?, config).shared(sharing)));
+    }
+    let watch = runtime()?;
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        let mut all_stats = Vec::new();
+        for (core, land) in lands {
+            all_stats.push(land.stats());
+            let cancel = cancel.clone();
+            running.push(scope.spawn(move || -> anyhow::Result<()> {
+                let _pin = Pin::to(core);
+                Ok(runtime()?.block_on(land.run(cancel))?)
+            }));
+        }
+        let wall = watch.block_on(async {
+            let held = || all_stats.iter().map(|stats| stats.owned.partitions.load(Relaxed)).sum::<u64>();
+            let started = Instant::now();
+            while held() < files.len() as u64 {
+                ensure!(started.elapsed() < PATIENCE, "the landers do not get their partitions");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let started = Instant::now();
+            log.open();
+            landed(&all_stats, rows).await.map(|()| started.elapsed().as_secs_f64())
+        });
+        cancel.cancel();
+        for thread in running {
+            thread.join().expect("a lander does not panic")?;
+        }
+        wall
+    })
 }
 
 #[derive(Deserialize)]
@@ -144,6 +268,7 @@ struct Peer {
     rows_per_cpu_s: Vec<f64>,
     bytes_per_row: f64,
     sum_seq: u64,
+    payload_chars: u64,
 }
 
 fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer> {
@@ -158,6 +283,7 @@ fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer>
 }
 
 /// Events at a constant rate through the embedded log (synced) and `land`: milliseconds from acceptance to the commit.
+/// The producer, the log and the lander all have the one core of the caller.
 async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure>> {
     const PARTITIONS: u32 = 4;
     let topic = Topic::new(System::Tank.topic());
@@ -179,7 +305,7 @@ async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure
         let due = (started.elapsed().as_secs_f64() * RATE as f64) as u64;
         let mut records = vec![Vec::new(); PARTITIONS as usize];
         for _ in sent..due {
-            let event = event(&mut rng, &mut seqs, false);
+            let (_, event) = event(&mut rng, &mut seqs, false);
             let key = event.game_id.as_str().to_owned();
             let partition = partition_of(key.as_bytes(), PARTITIONS);
             records[partition as usize].push(Record::new(key, event.encode()));
@@ -212,11 +338,21 @@ mod tests {
     fn the_bench_counts_every_row_of_its_file() {
         let folder = Folder::new("ingest").unwrap();
         let file = folder.path().join("events.jsonl");
-        write_events(&file, true, 700).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let own = runtime.block_on(ingest(folder.path(), "test", &file, 700)).unwrap();
+        assert_eq!(write_events(std::slice::from_ref(&file), true, 700).unwrap(), [700]);
+        let own = runtime().unwrap().block_on(ingest(folder.path(), "test", &file, 700)).unwrap();
         assert_eq!(own.rates.len(), WINDOWS);
         assert!(own.bytes_per_row > 0.0 && own.sum_seq > 0);
+        let text = fs::read_to_string(&file).unwrap();
+        let payloads = text.lines().map(|line| Event::decode(line.as_bytes()).unwrap().payload.get().len() as u64);
+        assert_eq!(own.payload_chars, payloads.sum::<u64>());
+    }
+
+    #[test]
+    fn landers_on_two_cores_land_what_one_lands() {
+        let folder = Folder::new("cores").unwrap();
+        let figure = two_cores(folder.path(), 500).unwrap();
+        assert_eq!(figure.is_some(), cores().len() > 1);
+        assert!(figure.is_none_or(|figure| figure.value > 0.0));
     }
 
     /// `cargo test --release -p flywheel-benches ingest -- --ignored --nocapture`, with FLYWHEEL_PYTHON for the peer.

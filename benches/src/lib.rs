@@ -4,6 +4,8 @@
 mod folder;
 pub mod infer;
 pub mod ingest;
+mod lander;
+mod lines;
 mod pin;
 pub mod replay;
 pub mod sim;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use arrow::array::RecordBatch;
 use flywheel_log::{RECORD_OVERHEAD, StoredRecord};
-use flywheel_tables::{DeadLettersBuilder, EventsBuilder};
+use flywheel_tables::{DeadLettersBuilder, EventView, EventsBuilder};
 
 use crate::LandConfig;
 
@@ -13,9 +14,55 @@ pub(crate) type Key = (String, u64);
 /// Events that are repeats by assumption, with their partition; the table is asked before the commit.
 pub(crate) type Doubtful = BTreeMap<Key, (u32, StoredRecord)>;
 
+/// A commit's rows are built in parts of so many rows or bytes: memory of this size is used again for the next part or the
+/// next commit, where one column of a whole commit is given back to the system and asked for again, page by page.
+const PART_ROWS: usize = 8192;
+const PART_BYTES: usize = 4 << 20;
+
+/// Rows of `events` that wait for their commit.
+#[derive(Default)]
+pub(crate) struct Rows {
+    parts: Vec<RecordBatch>,
+    newest: EventsBuilder,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Rows {
+    pub fn push(&mut self, event: &EventView<'_>, partition: u32, record: &StoredRecord) {
+        self.newest.push_view(event, partition, record.offset.as_i64(), record.ingest_ms);
+        if self.newest.len() >= PART_ROWS || self.newest.bytes() >= PART_BYTES {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.newest.is_empty() {
+            self.rows += self.newest.len();
+            self.bytes += self.newest.bytes();
+            self.parts.push(self.newest.finish());
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows + self.newest.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes + self.newest.bytes()
+    }
+
+    /// All of them, in order; none are left.
+    pub fn finish(&mut self) -> Vec<RecordBatch> {
+        self.close();
+        (self.rows, self.bytes) = (0, 0);
+        std::mem::take(&mut self.parts)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Batch {
-    pub rows: EventsBuilder,
+    pub rows: Rows,
     pub dead: DeadLettersBuilder,
     doubtful: Doubtful,
     doubtful_bytes: usize,
@@ -55,7 +102,9 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use flywheel_events::{Event, GameId, System};
     use flywheel_log::{Offset, Topic};
+    use flywheel_tables::events_from;
 
     use super::*;
 
@@ -79,5 +128,35 @@ mod tests {
         assert!(batch.is_full(&config), "a sixteenth of a mebibyte each");
         assert_eq!(batch.take_doubtful().len(), 16);
         assert!(!batch.is_full(&config));
+    }
+
+    #[test]
+    fn rows_in_parts_are_the_rows_in_their_order() {
+        let small = PART_ROWS as u64 * 2 + 7;
+        let large = "x".repeat(PART_BYTES / 3);
+        let config = LandConfig { max_batch_rows: usize::MAX, ..LandConfig::new(Topic::new("t"), 1) };
+        let mut batch = Batch::default();
+        for round in 0..2 {
+            for seq in 0..small + 9 {
+                let payload = if seq < small { "" } else { &large };
+                let event = Event::new(System::Tank, "tank.tick", GameId::new("g").unwrap(), seq, round);
+                let value = event.payload(&serde_json::json!({ "p": payload })).encode();
+                let offset = Offset::from_raw(seq);
+                let record = StoredRecord { offset, ingest_ms: 5, key: "g".into(), value: value.into() };
+                batch.rows.push(&EventView::decode(&record.value).unwrap(), 0, &record);
+                assert_eq!(batch.rows.len() as u64, seq + 1);
+            }
+            let bytes = batch.rows.bytes();
+            assert!(
+                bytes > 9 * large.len() && !batch.is_full(&LandConfig { max_batch_bytes: bytes + 1, ..config.clone() })
+            );
+            assert!(batch.is_full(&LandConfig { max_batch_bytes: bytes, ..config.clone() }));
+            let parts = batch.rows.finish();
+            assert!(parts.len() > 4, "by rows and by bytes");
+            let events: Vec<_> = parts.iter().flat_map(|part| events_from(part).unwrap()).collect();
+            assert!(events.iter().map(|event| event.seq).eq(0..small + 9));
+            assert!(events.iter().all(|event| event.ts_ms == round));
+            assert_eq!((batch.rows.len(), batch.rows.bytes()), (0, 0));
+        }
     }
 }

@@ -362,7 +362,7 @@ impl Land {
         };
         match sight.added {
             Added::New => {
-                batch.rows.push_view(event, partition.number, record.offset.as_i64(), record.ingest_ms);
+                batch.rows.push(event, partition.number, record);
                 if sight.opened_gap {
                     tracing::warn!(game_id = %event.game_id, seq = event.seq, "a gap in seq opened");
                 }
@@ -432,7 +432,7 @@ impl Land {
                     continue;
                 }
                 let event = (self.config.decode)(&record.value).expect("it was decoded when it was taken");
-                batch.rows.push_view(&event, partition, record.offset.as_i64(), record.ingest_ms);
+                batch.rows.push(&event, partition, &record);
             }
         }
         let rows = batch.rows.finish();
@@ -450,7 +450,7 @@ impl Land {
         } else {
             advances
         };
-        let append = || self.events.append_from(vec![rows.clone()], &advances);
+        let append = || self.events.append_from(rows.clone(), &advances);
         let commit = persist(&self.stats.status, cancel, backoff, append).await?;
         partitions.values_mut().for_each(|p| p.committed = p.taken);
         self.stats.gaps.store(open_gaps(partitions), Relaxed);
@@ -483,26 +483,30 @@ impl Land {
         Ok(known)
     }
 
-    fn account(&self, rows: &RecordBatch, batch: &mut Batch, version: u64) {
+    fn account(&self, rows: &[RecordBatch], batch: &mut Batch, version: u64) {
         let (stats, now) = (&self.stats, now_ms());
-        let ingest = rows.column_by_name("ingest_ms").expect("events have it").as_primitive::<Int64Type>();
+        let n_rows = rows.iter().map(RecordBatch::num_rows).sum::<usize>();
         let histogram = metrics::histogram!(LAND_FRESHNESS);
-        for at in ingest.values() {
-            let age = (now - at).max(0) as u64;
-            stats.freshness.record(age);
-            histogram.record(age as f64 / 1000.0);
+        for part in rows {
+            let ingest = part.column_by_name("ingest_ms").expect("events have it").as_primitive::<Int64Type>();
+            // What one append brought has one time.
+            for same in ingest.values().chunk_by(|a, b| a == b) {
+                let age = (now - same[0]).max(0) as u64;
+                stats.freshness.record_many(age, same.len() as u64);
+                histogram.record_many(age as f64 / 1000.0, same.len());
+            }
         }
-        stats.events.fetch_add(rows.num_rows() as u64, Relaxed);
+        stats.events.fetch_add(n_rows as u64, Relaxed);
         stats.duplicates.fetch_add(batch.duplicates, Relaxed);
         stats.commits.fetch_add(1, Relaxed);
         stats.pending.fetch_sub(batch.records as u64, Relaxed);
         stats.committed_ingest_ms.fetch_max(batch.newest_ms, Relaxed);
         stats.last_commit_ms.store(now, Relaxed);
         stats.last_version.store(version, Relaxed);
-        metrics::counter!(LAND_EVENTS).increment(rows.num_rows() as u64);
+        metrics::counter!(LAND_EVENTS).increment(n_rows as u64);
         metrics::counter!(LAND_DUPLICATES).increment(batch.duplicates);
         metrics::gauge!(LAND_GAPS).set(stats.gaps.load(Relaxed) as f64);
-        tracing::debug!(topic = %self.config.topic, version, n_rows = rows.num_rows(), "committed batch");
+        tracing::debug!(topic = %self.config.topic, version, n_rows, "committed batch");
         (batch.records, batch.duplicates) = (0, 0);
     }
 }

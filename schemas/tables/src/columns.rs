@@ -3,7 +3,7 @@
 use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Int8Array, Int32Array, Int64Array, RecordBatch,
-        StringArray,
+        StringArray, StringBuilder,
     },
     datatypes::SchemaRef,
 };
@@ -43,4 +43,33 @@ pub(crate) fn batch(schema: SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
 
 pub(crate) fn bad(table: &'static str, column: &'static str, row: usize, reason: impl std::fmt::Display) -> TableError {
     TableError::BadValue { table, column, row, reason: reason.to_string() }
+}
+
+/// A text column whose rows mostly repeat the one before: repeats are counted, and written together.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    written: StringBuilder,
+    text: String,
+    again: usize,
+}
+
+impl Runs {
+    #[inline]
+    pub fn push(&mut self, text: &str) {
+        if self.text != text {
+            self.write();
+            text.clone_into(&mut self.text);
+        }
+        self.again += 1;
+    }
+
+    pub fn finish(&mut self) -> StringArray {
+        self.write();
+        self.written.finish()
+    }
+
+    fn write(&mut self) {
+        self.written.append_value_n(&self.text, self.again);
+        self.again = 0;
+    }
 }

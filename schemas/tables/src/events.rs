@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     EventView, TableError, TableName,
-    columns::{bad, batch, int, long, optional, text},
+    columns::{Runs, bad, batch, int, long, optional, text},
     day::DayCache,
     schema,
 };
@@ -18,8 +18,8 @@ const TABLE: &str = "events";
 /// Columns of `events` as they grow. The payload is copied once, from the record into its column.
 #[derive(Debug, Default)]
 pub struct EventsBuilder {
-    system: StringBuilder,
-    dt: StringBuilder,
+    system: Runs,
+    dt: Runs,
     v: Int32Builder,
     kind: StringBuilder,
     game_id: StringBuilder,
@@ -34,6 +34,14 @@ pub struct EventsBuilder {
     days: DayCache,
     rows: usize,
     bytes: usize,
+    /// How large the batch before this one was: the next will be about as large.
+    before: Size,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    rows: usize,
+    payload_bytes: usize,
 }
 
 impl EventsBuilder {
@@ -44,8 +52,6 @@ impl EventsBuilder {
     /// Room for `rows` rows whose payloads take `payload_bytes` together.
     pub fn with_capacity(rows: usize, payload_bytes: usize) -> Self {
         Self {
-            system: StringBuilder::with_capacity(rows, rows * 4),
-            dt: StringBuilder::with_capacity(rows, rows * 10),
             v: Int32Builder::with_capacity(rows),
             kind: StringBuilder::with_capacity(rows, rows * 16),
             game_id: StringBuilder::with_capacity(rows, rows * 32),
@@ -58,6 +64,14 @@ impl EventsBuilder {
             offset: Int64Builder::with_capacity(rows),
             ingest_ms: Int64Builder::with_capacity(rows),
             ..Self::default()
+        }
+    }
+
+    /// Builders start empty after every batch, and grow by copying what they have.
+    fn make_room(&mut self) {
+        let Size { rows, payload_bytes } = self.before;
+        if rows > 0 {
+            *self = Self { days: std::mem::take(&mut self.days), ..Self::with_capacity(rows, payload_bytes) };
         }
     }
 
@@ -94,8 +108,11 @@ impl EventsBuilder {
 
     #[allow(clippy::too_many_arguments)]
     fn row(&mut self, v: u32, system: System, seq: u64, ts_ms: i64, partition: u32, offset: i64, ingest_ms: i64) {
-        self.system.append_value(system.as_str());
-        self.dt.append_value(self.days.day_of(ingest_ms));
+        if self.rows == 0 {
+            self.make_room();
+        }
+        self.system.push(system.as_str());
+        self.dt.push(self.days.day_of(ingest_ms));
         self.v.append_value(v as i32);
         self.seq.append_value(i64::try_from(seq).unwrap_or(i64::MAX));
         self.ts_ms.append_value(ts_ms);
@@ -121,6 +138,7 @@ impl EventsBuilder {
 
     /// The rows so far; the builder is empty afterwards.
     pub fn finish(&mut self) -> RecordBatch {
+        self.before = Size { rows: self.rows, payload_bytes: self.payload.values_slice().len() };
         self.rows = 0;
         self.bytes = 0;
         batch(

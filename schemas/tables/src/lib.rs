@@ -21,6 +21,7 @@ mod episodes;
 mod error;
 mod evaluations;
 mod events;
+mod json;
 mod names;
 mod schemas;
 mod transitions;

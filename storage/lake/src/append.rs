@@ -123,7 +123,7 @@ impl Table {
         stream::iter(encoded)
             .map(|file| async move {
                 let path = Path::from(file.add.path.as_str());
-                let put = self.inner.store.put(&path, file.bytes.into()).await;
+                let put = self.inner.store.put(&path, file.bytes).await;
                 put.map_err(|e| LakeError::store("storing a file of", name, e)).map(|_| file.add)
             })
             .buffered(4)

@@ -107,8 +107,8 @@ impl Table {
             return Err(LakeError::new(LakeErrorKind::Corrupt, "merging files of", self.name(), why));
         }
         let path = Path::from(merged.add.path.as_str());
-        let size = merged.bytes.len() as u64;
-        let put = self.inner.store.put(&path, merged.bytes.into()).await;
+        let size = merged.bytes.content_length() as u64;
+        let put = self.inner.store.put(&path, merged.bytes).await;
         put.map_err(|e| LakeError::store("storing a file of", self.name(), e))?;
 
         let removed = group.iter().map(|file| Action::Remove(file.remove(now_ms())));

@@ -1,6 +1,6 @@
 //! Record batches to Parquet bytes with the statistics of their Delta entry.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io::Write, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch, StringArray},
@@ -9,6 +9,7 @@ use arrow::{
 };
 use deltalake::kernel::Add;
 use flywheel_tables::{PARTITION_COLUMNS, TableName, schema, stats_columns};
+use object_store::{PutPayload, PutPayloadMut};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, Encoding, ZstdLevel},
@@ -21,7 +22,24 @@ use crate::{LakeError, LakeErrorKind, file::Stats};
 /// One file, encoded, not yet stored.
 pub(crate) struct Encoded {
     pub add: Add,
-    pub bytes: Vec<u8>,
+    pub bytes: PutPayload,
+}
+
+/// A file as it grows: in blocks, since one growing buffer is copied at every growth, and again and again given back to the
+/// system and asked for anew.
+struct Blocks(PutPayloadMut);
+
+const BLOCK_BYTES: usize = 256 << 10;
+
+impl Write for Blocks {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The columns that lie in the file: all but the partition columns.
@@ -39,10 +57,11 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
         .set_compression(zstd)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for field in schema(table).fields() {
-        // Numbers that rise: their differences are small, while a dictionary of them would be as long as they are.
+        // Numbers that rise, or stay: their differences are small, while a dictionary of them would be as long as they
+        // are, or has to be looked into for every row.
         if matches!(
             field.name().as_str(),
-            "seq" | "ts_ms" | "offset" | "ingest_ms" | "tick" | "closed_offset" | "closed_ms"
+            "v" | "partition" | "seq" | "ts_ms" | "offset" | "ingest_ms" | "tick" | "closed_offset" | "closed_ms"
         ) {
             let column = ColumnPath::from(field.name().as_str());
             properties = properties
@@ -55,6 +74,10 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
             properties = properties
                 .set_column_dictionary_enabled(column.clone(), false)
                 .set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+            if field.name() == "payload" {
+                // The lengths apart from the texts: these are alike then, one after another, and 3 % smaller.
+                properties = properties.set_column_encoding(column.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+            }
             if matches!(table, TableName::Transitions) {
                 // Read far more often than written: four times zstd's speed for a fifth more bytes.
                 properties = properties.set_column_compression(column, Compression::LZ4_RAW);
@@ -67,7 +90,7 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
 /// Writes one file after another batch; collects what its Delta entry says.
 pub(crate) struct FileEncoder {
     table: TableName,
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Blocks>,
     rows: u64,
     ranges: BTreeMap<&'static str, (i64, i64)>,
 }
@@ -75,7 +98,7 @@ pub(crate) struct FileEncoder {
 impl FileEncoder {
     pub fn new(table: TableName, row_group_rows: usize) -> Result<Self, LakeError> {
         let writer = ArrowWriter::try_new(
-            Vec::with_capacity(1 << 20),
+            Blocks(PutPayloadMut::new().with_block_size(BLOCK_BYTES)),
             file_schema(table),
             Some(writer_properties(table, row_group_rows)),
         )
@@ -110,7 +133,9 @@ impl FileEncoder {
         let bytes = self
             .writer
             .into_inner()
-            .map_err(|e| LakeError::new(LakeErrorKind::Internal, "closing a Parquet file of", self.table, e))?;
+            .map_err(|e| LakeError::new(LakeErrorKind::Internal, "closing a Parquet file of", self.table, e))?
+            .0
+            .freeze();
         let pick = |side: fn(&(i64, i64)) -> i64| {
             self.ranges.iter().map(|(name, range)| ((*name).to_owned(), side(range).into())).collect()
         };
@@ -124,7 +149,7 @@ impl FileEncoder {
             path: format!("system={system}/dt={dt}/part-{}.parquet", uuid::Uuid::now_v7()),
             partition_values: [("system".to_owned(), Some(system.to_owned())), ("dt".to_owned(), Some(dt.to_owned()))]
                 .into(),
-            size: bytes.len() as i64,
+            size: bytes.content_length() as i64,
             modification_time: modified_ms,
             data_change,
             stats: Some(serde_json::to_string(&stats).expect("statistics serialise")),
@@ -174,6 +199,17 @@ pub(crate) fn encode(
     open.into_iter().map(|((system, dt), encoder)| encoder.finish(&system, &dt, modified_ms, true)).collect()
 }
 
+/// Whether all rows have the same text. `false` may also mean that it was not found out.
+fn is_constant(texts: &StringArray) -> bool {
+    let (offsets, first) = (texts.value_offsets(), texts.value(0));
+    let (start, end, length) = (offsets[0] as usize, offsets[texts.len()] as usize, first.len());
+    texts.null_count() == 0
+        && length > 0
+        && offsets.windows(2).all(|pair| (pair[1] - pair[0]) as usize == length)
+        // A text that equals itself moved by one row repeats the first row to its end.
+        && texts.value_data()[start + length..end] == texts.value_data()[start..end - length]
+}
+
 type Partition = ((String, String), RecordBatch);
 
 fn split(table: TableName, batch: &RecordBatch) -> Result<Vec<Partition>, LakeError> {
@@ -193,7 +229,9 @@ fn split(table: TableName, batch: &RecordBatch) -> Result<Vec<Partition>, LakeEr
     let (system, dt) = (column("system")?, column("dt")?);
     let mut keys: Vec<(&str, &str)> = Vec::new();
     let mut last = None;
-    for key in system.iter().zip(dt) {
+    // Almost always all rows are of one partition, which is seen without looking at each.
+    let looked_at = if is_constant(system) && is_constant(dt) { 1 } else { batch.num_rows() };
+    for key in system.iter().zip(dt).take(looked_at) {
         let key = (key.0.unwrap_or_default(), key.1.unwrap_or_default());
         if last != Some(key) && !keys.contains(&key) {
             // They become folders: nothing but plain words may pass.
@@ -217,4 +255,35 @@ fn split(table: TableName, batch: &RecordBatch) -> Result<Vec<Partition>, LakeEr
             Ok(((key.0.to_owned(), key.1.to_owned()), rows))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_constant_only_if_all_rows_are_the_same() {
+        let constant = |texts: &[Option<&str>]| is_constant(&texts.iter().copied().collect());
+        for texts in [&["tank"; 1][..], &["tank"; 2], &["aa"; 9], &["2026-11-21"; 100]] {
+            assert!(constant(&texts.iter().map(|text| Some(*text)).collect::<Vec<_>>()), "{texts:?}");
+        }
+        for texts in [&["tank", "doom"][..], &["tank", "tank", "tanl"], &["ab", "ba"], &["a", "aa", "aaa"], &["", ""]] {
+            assert!(!constant(&texts.iter().map(|text| Some(*text)).collect::<Vec<_>>()), "{texts:?}");
+        }
+        assert!(!constant(&[Some("tank"), None, Some("tank")]) && !constant(&[None]));
+        let sliced: StringArray = ["doom", "tank", "tank", "doom"].map(Some).into_iter().collect();
+        assert!(is_constant(&sliced.slice(1, 2)) && !is_constant(&sliced.slice(1, 3)));
+    }
+
+    #[test]
+    fn a_file_in_blocks_is_the_file() {
+        let mut blocks = Blocks(PutPayloadMut::new().with_block_size(BLOCK_BYTES));
+        let whole: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|n| (n % 251) as u8).collect();
+        for part in whole.chunks(100_003) {
+            blocks.write_all(part).unwrap();
+        }
+        let payload = blocks.0.freeze();
+        assert_eq!(payload.content_length(), whole.len());
+        assert_eq!(payload.iter().flat_map(|block| block.to_vec()).collect::<Vec<_>>(), whole);
+    }
 }

@@ -133,11 +133,11 @@ mod tests {
     #[test]
     fn rows_in_parts_are_the_rows_in_their_order() {
         let small = PART_ROWS as u64 * 2 + 7;
-        let large = "x".repeat(PART_BYTES / 3);
+        let large = "x".repeat(PART_BYTES / 5);
         let config = LandConfig { max_batch_rows: usize::MAX, ..LandConfig::new(Topic::new("t"), 1) };
         let mut batch = Batch::default();
         for round in 0..2 {
-            for seq in 0..small + 9 {
+            for seq in 0..small + 14 {
                 let payload = if seq < small { "" } else { &large };
                 let event = Event::new(System::Tank, "tank.tick", GameId::new("g").unwrap(), seq, round);
                 let value = event.payload(&serde_json::json!({ "p": payload })).encode();
@@ -148,13 +148,14 @@ mod tests {
             }
             let bytes = batch.rows.bytes();
             assert!(
-                bytes > 9 * large.len() && !batch.is_full(&LandConfig { max_batch_bytes: bytes + 1, ..config.clone() })
+                bytes > 14 * large.len()
+                    && !batch.is_full(&LandConfig { max_batch_bytes: bytes + 1, ..config.clone() })
             );
             assert!(batch.is_full(&LandConfig { max_batch_bytes: bytes, ..config.clone() }));
             let parts = batch.rows.finish();
             assert!(parts.len() > 4, "by rows and by bytes");
             let events: Vec<_> = parts.iter().flat_map(|part| events_from(part).unwrap()).collect();
-            assert!(events.iter().map(|event| event.seq).eq(0..small + 9));
+            assert!(events.iter().map(|event| event.seq).eq(0..small + 14));
             assert!(events.iter().all(|event| event.ts_ms == round));
             assert_eq!((batch.rows.len(), batch.rows.bytes()), (0, 0));
         }

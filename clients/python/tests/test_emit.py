@@ -397,6 +397,20 @@ class Files(unittest.TestCase):
             self.assertEqual(spool.peek(100, 1 << 30), [line] * 20)
             spool.close()
 
+    def test_an_acknowledgement_of_lines_that_somebody_cut_away_is_not_taken_for_later_ones(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "spool")
+            spool = Spool(path, 1 << 20)
+            spool.append([b"{%d}" % n for n in range(9)])
+            sent = spool.peek(9, 1 << 20)
+            os.truncate(path, 0)
+            # It is this that sees the cut.
+            later = [b"{10}", b"{11}"]
+            self.assertTrue(spool.append(later))
+            spool.drop(sent)
+            self.assertEqual(spool.peek(9, 1 << 20), later)
+            spool.close()
+
     def test_a_file_that_somebody_cuts_is_read_on_from_what_is_left(self):
         lines = [b"{%d}" % n for n in range(9)]
         with tempfile.TemporaryDirectory() as folder:

@@ -29,6 +29,8 @@ pub(crate) struct Spool {
     file: File,
     size: u64,
     done: u64,
+    /// What [`Spool::peek`] gave last lies where it lay.
+    in_place: bool,
     /// So much must be acknowledged before it is cut off; grows while that fails.
     cut_from: u64,
 }
@@ -47,7 +49,8 @@ impl Spool {
                 return Err(failed("it cannot be locked; put it on a local disk").caused_by(error));
             }
         }
-        let mut spool = Self { path: path.to_owned(), limit, file, size: 0, done: 0, cut_from: CUT_FROM_BYTES };
+        let mut spool =
+            Self { path: path.to_owned(), limit, file, size: 0, done: 0, in_place: true, cut_from: CUT_FROM_BYTES };
         spool.recover().map_err(|error| failed(&error.to_string()).caused_by(error))?;
         Ok(spool)
     }
@@ -135,6 +138,7 @@ impl Spool {
     /// The oldest whole lines, each with its newline, and how many they are: at least one if there is any.
     pub fn peek(&mut self, max_events: usize, max_bytes: usize) -> io::Result<(Vec<u8>, usize)> {
         self.look()?;
+        self.in_place = true;
         self.file.seek(SeekFrom::Start(self.done))?;
         let (mut data, mut wanted) = (Vec::new(), max_bytes.max(1) as u64);
         loop {
@@ -158,7 +162,8 @@ impl Spool {
 
     /// The first `n_bytes` of what [`Spool::peek`] gave are acknowledged.
     pub fn drop_front(&mut self, n_bytes: u64) -> io::Result<()> {
-        if self.look()? {
+        self.look()?;
+        if !self.in_place {
             // Where they lay nobody knows any more: they may be sent again, and are recognised.
             return Ok(());
         }
@@ -180,15 +185,16 @@ impl Spool {
         Ok(())
     }
 
-    /// Somebody may have cut the file, to get his disk back: then goes on with what is left. True if so.
-    fn look(&mut self) -> io::Result<bool> {
+    /// Somebody may have cut the file, to get his disk back: then goes on with what is left.
+    fn look(&mut self) -> io::Result<()> {
         let found = self.file.metadata()?.len();
-        if found >= self.size {
-            return Ok(false);
+        if found < self.size {
+            let bytes = self.size - found;
+            warn!(path = %self.path.display(), bytes, "the spool was cut by somebody else; what is gone is lost");
+            self.in_place = false;
+            self.recover()?;
         }
-        warn!(path = %self.path.display(), bytes = self.size - found, "the spool was cut by somebody else; what is gone is lost");
-        self.recover()?;
-        Ok(true)
+        Ok(())
     }
 
     fn note(&self, done: u64) -> io::Result<()> {

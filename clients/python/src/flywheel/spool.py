@@ -22,6 +22,8 @@ class Spool:
         self._limit = limit_bytes
         self._done = 0
         self._cut_from = CUT_FROM_BYTES
+        # What `peek` gave last lies where it lay.
+        self._in_place = True
         self._file: IO[bytes] = open(path, "a+b")
         try:
             self._lock()
@@ -120,6 +122,7 @@ class Spool:
     def _look(self) -> None:
         """Somebody may have cut the file, to get his disk back: then goes on with what is left."""
         if os.fstat(self._file.fileno()).st_size < self._size:
+            self._in_place = False
             self._recover()
 
     def _cut_front(self, front: bytes) -> bool:
@@ -161,6 +164,7 @@ class Spool:
     def peek(self, max_events: int, max_bytes: int) -> List[bytes]:
         """The oldest events, with at least one if there is any."""
         self._look()
+        self._in_place = True
         self._file.seek(self._done)
         lines: List[bytes] = []
         total = 0
@@ -174,9 +178,9 @@ class Spool:
 
     def drop(self, lines: List[bytes]) -> None:
         """The front `lines` are acknowledged."""
-        if os.fstat(self._file.fileno()).st_size < self._size:
+        self._look()
+        if not self._in_place:
             # Where they lay nobody knows any more: they may be sent again, and are recognised.
-            self._recover()
             return
         self._done += sum(len(line) + 1 for line in lines)
         emptied = self._done == self._size

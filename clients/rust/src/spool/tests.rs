@@ -94,6 +94,21 @@ fn older_events_are_put_before_what_is_spooled() {
 }
 
 #[test]
+fn an_acknowledgement_of_lines_that_somebody_cut_away_is_not_taken_for_later_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let mut spool = Spool::open(&path, 1 << 20).unwrap();
+    assert!(spool.append(slices(&lines(0..9))));
+    let (sent, _) = spool.peek(9, 1 << 20).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    // It is this that sees the cut.
+    assert!(spool.append(slices(&lines(10..13))));
+    spool.drop_front(sent.len() as u64).unwrap();
+    assert!(spool.pending() > 0);
+    assert_eq!(drain(&mut spool), text(&lines(10..13)));
+}
+
+#[test]
 fn a_spool_is_bounded_and_belongs_to_one_emitter() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool");

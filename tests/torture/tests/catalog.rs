@@ -149,9 +149,8 @@ async fn writer_for_the_cuts_under_sqlite() {
             std::io::stdout().write_all(format!("\nacknowledged {id} {stage}\n").as_bytes()).unwrap();
         }))
     });
-    for writer in writers.collect::<Vec<_>>() {
-        panic!("{}", writer.await.unwrap());
-    }
+    let (ended, ..) = futures::future::select_all(writers).await;
+    panic!("{}", ended.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

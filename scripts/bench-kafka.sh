@@ -34,7 +34,7 @@ java_ kafka.tools.StorageTool format -t Zmx5d2hlZWwtdGVzdHMAAA -c "$folder/serve
 say "starting a broker at 127.0.0.1:$PORT"
 java -Xms512m -Xmx1g -XX:+UseSerialGC -cp "$libs/*:$broker" kafka.Kafka "$folder/server.properties" >"$folder/log" 2>&1 &
 pid=$!
-until grep -q "Kafka Server started" "$folder/log"; do
+until "$PYTHON" -c "import socket; socket.create_connection(('127.0.0.1', $PORT), 1)" 2>/dev/null; do
     kill -0 "$pid" 2>/dev/null || die "the broker ended: $(tail -3 "$folder/log")"
     sleep 1
 done

@@ -34,6 +34,8 @@ const PARTITIONS: u32 = 4;
 const BROKERS: i32 = 3;
 const PRODUCERS: usize = 4;
 const PREFIX: &str = "mock-";
+/// Long enough for a busy machine; what was lost would be waited for without end.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -194,11 +196,11 @@ async fn what_a_failing_cluster_acknowledged_is_in_the_table_once_while_landers_
         (0..PRODUCERS).map(|n| tokio::spawn(produce(log.clone(), n, stop.clone(), again.clone()))).collect();
     let landers = tokio::spawn(come_and_go(url, lake.clone(), Arc::clone(&stop)));
 
-    let (mut wrongs, mut down) = (0, None);
+    let (mut changes, mut down) = (0, None);
     let until = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < until {
         println!("{}", go_wrong(&cluster, &mut random, &mut down));
-        wrongs += 1;
+        changes += 1;
         tokio::time::sleep(Duration::from_millis(random.random_range(100..700))).await;
     }
     if let Some(broker) = down {
@@ -216,11 +218,11 @@ async fn what_a_failing_cluster_acknowledged_is_in_the_table_once_while_landers_
         acknowledged.iter().flat_map(|(game, n)| (0..*n).map(move |seq| (game.clone(), seq))).collect();
     expected.sort();
     let landers = landers.await.unwrap();
-    common::until(async || {
+    let all = common::until(async || {
         let landed = lake.table(TableName::Events).rows().await.unwrap_or_default();
         landed >= expected.len() as u64
-    })
-    .await;
+    });
+    tokio::time::timeout(PATIENCE, all).await.expect("all that was acknowledged is landed");
     let came = landers.len();
     let (mut repeats, mut fenced) = (0, 0);
     for lander in landers {
@@ -231,7 +233,7 @@ async fn what_a_failing_cluster_acknowledged_is_in_the_table_once_while_landers_
     }
     let landed = event_rows(&lake).await;
     println!(
-        "{wrongs} things went wrong, {came} landers: {} events acknowledged, {} batches sent again, {repeats} repeats \
+        "{changes} changes of the cluster, {came} landers: {} events acknowledged, {} batches sent again, {repeats} repeats \
          dropped, {fenced} commits refused",
         expected.len(),
         again.load(Relaxed)

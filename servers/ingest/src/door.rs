@@ -82,12 +82,17 @@ pub(crate) struct Lane {
 pub(crate) type Fresh = BTreeMap<Game, BTreeSet<u64>>;
 pub(crate) type Lanes = BTreeMap<(System, u32), Lane>;
 
-/// Sorts what is spooled, or was to be, by partition, in its order.
+/// The game that an item is of.
+pub(crate) fn game_of(item: &Item) -> Option<GameId> {
+    std::str::from_utf8(&item.key).ok().and_then(|key| GameId::new(key).ok())
+}
+
+/// Sorts what is spooled, or was to be, by partition, in its order. All are of a system and a game: the drain has looked,
+/// and the doors have made them of events.
 pub(crate) fn lanes_of(items: &[Item], count: impl Fn(System) -> u32) -> Lanes {
     let mut lanes = Lanes::new();
     for item in items {
-        let game = std::str::from_utf8(&item.key).ok().and_then(|key| GameId::new(key).ok());
-        let (Some(system), Some(game)) = (system_of(&item.topic), game) else { continue };
+        let (Some(system), Some(game)) = (system_of(&item.topic), game_of(item)) else { continue };
         let lane = lanes.entry((system, partition_of(&item.key, count(system)))).or_default();
         lane.records.push(Record { key: item.key.clone(), value: item.value.clone() });
         lane.seqs.push(item.seq);

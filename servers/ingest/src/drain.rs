@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     Door,
-    door::{Lane, lanes_of},
+    door::{Lane, game_of, lanes_of},
     metrics::DRAINED,
     spool::{RETRY_MAX, RETRY_MIN, Spool},
 };
@@ -134,6 +134,10 @@ async fn round(door: &Door, spool: &Spool, segment: &mut Segment, wait: Duration
     for item in &segment.round {
         // Made by this program from a system's topic; what is none would be of a later version.
         let Some(system) = system_of(&item.topic) else { return Err(format!("`{}` is no system's topic", item.topic)) };
+        // It was promised to be kept, so it is never left out.
+        if game_of(item).is_none() {
+            return Err(format!("an event of `{}` in the spool is of no game", item.topic));
+        }
         if let std::collections::btree_map::Entry::Vacant(entry) = counts.entry(system) {
             entry.insert(door.partitions(system).await.map_err(|problem| problem.detail.clone())?);
         }

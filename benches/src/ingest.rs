@@ -1,11 +1,12 @@
 //! `flywheel bench ingest`: JSON events to exactly-once commits in table `events`, beside DuckDB; how two cores compare
 //! with one; and how long an event takes from its acceptance by the log to the table.
 //!
-//! Two shapes after `performance.md` b, as payloads of our envelope: `small` has 12 scalars, `obs` also 32 + 8 float32 in
-//! base64. It is [`Land`] itself, with the settings of production, that lands the lines of a file: it decodes and checks
-//! every event whole, drops repeats, encodes Parquet (zstd 1) and commits rows with their position every 50,000 rows,
-//! synced to disk. The CPU time of the whole process counts, reading the file included, all on one core. DuckDB reads the
-//! same file on the same core to the same columns and writes one Parquet file, synced; see `peers/ingest_peers.py`.
+//! Two shapes in our envelope: `small` has 16 scalars, `obs` also 32 + 8 numbers of four decimals. It is [`Land`] itself,
+//! with the settings of production, that lands the lines of a file: it decodes and checks every event whole, drops repeats,
+//! encodes Parquet (zstd 1) and commits rows with their position every 50,000 rows, synced to disk. The CPU time of the
+//! whole process counts, reading the file included, all on one core. DuckDB reads the same file on the same core and writes
+//! one Parquet file, synced: once with the payload as text, as we keep it, and once with a column for each of its members.
+//! The faster of the two is the peer; see `peers/ingest_peers.py`.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use arrow::{array::AsArray, datatypes::Int64Type};
-use flywheel_events::{Event, GameId, System, floats};
+use flywheel_events::{Event, GameId, System};
 use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats, Sharing};
 use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::{Record, Topic, partition_of};
@@ -64,9 +65,15 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
             let peer = duckdb(options, folder.path(), &file)?;
             let same = peer.rows == rows && (peer.sum_seq, peer.payload_chars) == (own.sum_seq, own.payload_chars);
             ensure!(same, "{} read other rows than we did", peer.peer);
-            let median = Figure::new(BENCH, metric, "rows/cpu-s", &peer.rows_per_cpu_s).value;
-            rate = rate.against(&peer.peer, median, true);
-            size = size.against(&peer.peer, peer.bytes_per_row, false);
+            let median = |layout: &Layout| Figure::new(BENCH, metric, "rows/cpu-s", &layout.rows_per_cpu_s).value;
+            let (text, typed) = (median(&peer.text), median(&peer.typed));
+            let (faster, layout) = if text > typed { (text, "payload as text") } else { (typed, "payload in columns") };
+            rate = rate.against(&format!("{}, {layout}", peer.peer), faster, true);
+            size = size.against(&format!("{}, payload as text", peer.peer), peer.text.bytes_per_row, false);
+            let name = format!("{metric}_bytes_per_row_typed");
+            let typed = Figure::new(BENCH, name, "bytes", &[own.bytes_per_row]);
+            let typed = typed.against(&format!("{}, payload in float32", peer.peer), peer.typed.bytes_per_row, false);
+            figures.push(typed);
         }
         figures.extend([rate, size]);
         fs::remove_file(&file).context("removing the events")?;
@@ -87,41 +94,71 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")
 }
 
-/// One event of 64 interleaved sessions.
-fn event(rng: &mut ChaCha8Rng, seqs: &mut [u64; 64], observations: bool) -> (usize, Event) {
-    let session = rng.random_range(0..seqs.len());
-    let seq = seqs[session];
-    seqs[session] += 1;
-    let hundredths = |value: f64| (value * 100.0).round() / 100.0;
-    let kinds = ["tick", "fire", "hit", "wall", "scan"];
-    let kind = kinds[rng.random_range(0..kinds.len())];
-    let mut payload = serde_json::json!({
-        "tick": seq * 3, "bot": rng.random_range(0..4), "type": kind,
-        "x": hundredths(rng.random::<f64>() * 800.0), "y": hundredths(rng.random::<f64>() * 600.0),
-        "energy": hundredths(rng.random::<f64>() * 100.0), "heading": hundredths(rng.random::<f64>() * 360.0),
-        "gun": hundredths(rng.random::<f64>() * 360.0), "speed": hundredths(rng.random::<f64>() * 16.0 - 8.0),
-        "action": rng.random_range(0..8), "reward": hundredths(rng.random::<f64>() * 2.0 - 1.0), "done": seq % 1000 == 999,
-    });
-    if observations {
-        let numbers = |rng: &mut ChaCha8Rng, n| floats::encode(&(0..n).map(|_| rng.random()).collect::<Vec<f32>>());
-        payload["obs"] = numbers(rng, 32).into();
-        payload["q"] = numbers(rng, 8).into();
+/// 64 interleaved sessions, each one game after another.
+struct Sessions {
+    rng: ChaCha8Rng,
+    games: [(u32, u64); 64],
+    events: i64,
+}
+
+impl Sessions {
+    fn new() -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(7), games: [(0, 0); 64], events: 0 }
     }
-    let game = GameId::new(format!("t{session:03}-00001")).expect("a plain name");
-    let event = Event::new(System::Tank, "tank.tick", game, seq, FIRST_MS + seq as i64);
-    (session, event.actor("server").payload(&payload))
+
+    /// The next event and its session. What `gen_events.py` calls type, game, session, tick and ts are the envelope's kind,
+    /// system, game id, seq and time.
+    fn event(&mut self, observations: bool) -> (usize, Event) {
+        let rng = &mut self.rng;
+        let session = rng.random_range(0..self.games.len());
+        let done = rng.random::<f64>() < 0.001;
+        let (game, seq) = &mut self.games[session];
+        if done {
+            (*game, *seq) = (*game + 1, 0);
+        }
+        let kinds = ["tank.fire", "tank.hit", "tank.wall", "tank.scan"];
+        let kind = kinds.get(rng.random_range(0..10)).unwrap_or(&"tank.tick");
+        let mut number =
+            |range: f64, below: f64, digits: f64| ((rng.random::<f64>() * range - below) * digits).round() / digits;
+        let mut payload = serde_json::json!({
+            "bot": 0, "x": number(800.0, 0.0, 1e3), "y": number(600.0, 0.0, 1e3), "energy": number(100.0, 0.0, 1e2),
+            "heading": number(360.0, 0.0, 1e2), "gun": number(360.0, 0.0, 1e2), "speed": number(16.0, 8.0, 1e3),
+            "action": 0, "reward": number(2.0, 1.0, 1e4), "done": done,
+        });
+        payload["bot"] = rng.random_range(0..4).into();
+        payload["action"] = rng.random_range(0..8).into();
+        if observations {
+            payload["obs"] = normals(rng, 32);
+            payload["q"] = normals(rng, 8);
+        }
+        let id = GameId::new(format!("t{session:03}-{game:05}")).expect("a plain name");
+        let event = Event::new(System::Tank, *kind, id, *seq, FIRST_MS + self.events / 4);
+        *seq += 1;
+        self.events += 1;
+        (session, event.actor("server").payload(&payload))
+    }
+}
+
+/// Normally distributed numbers of four decimals, by Box and Muller.
+fn normals(rng: &mut ChaCha8Rng, n: usize) -> serde_json::Value {
+    let mut normal = || {
+        let (radius, angle) = (rng.random::<f64>(), rng.random::<f64>());
+        let value = (-2.0 * (1.0 - radius).ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
+        (value * 1e4).round() / 1e4
+    };
+    (0..n).map(|_| normal()).collect()
 }
 
 /// Writes `rows` events, the sessions dealt out to the files in turn; returns how many each file has.
 fn write_events(paths: &[PathBuf], observations: bool, rows: usize) -> anyhow::Result<Vec<usize>> {
-    let (mut rng, mut seqs) = (ChaCha8Rng::seed_from_u64(7), [0; 64]);
+    let mut sessions = Sessions::new();
     let create = |path: &PathBuf| -> anyhow::Result<_> {
         let file = fs::File::create(path).with_context(|| format!("creating {}", path.display()))?;
         Ok((std::io::BufWriter::new(file), 0))
     };
     let mut files = paths.iter().map(create).collect::<Result<Vec<_>, _>>()?;
     for _ in 0..rows {
-        let (session, event) = event(&mut rng, &mut seqs, observations);
+        let (session, event) = sessions.event(observations);
         let (file, lines) = &mut files[session % paths.len()];
         file.write_all(&event.encode())?;
         file.write_all(b"\n")?;
@@ -265,10 +302,16 @@ fn race(place: &Path, files: &[(PathBuf, usize)], landers: &[(usize, BTreeSet<u3
 struct Peer {
     peer: String,
     rows: usize,
-    rows_per_cpu_s: Vec<f64>,
-    bytes_per_row: f64,
+    text: Layout,
+    typed: Layout,
     sum_seq: u64,
     payload_chars: u64,
+}
+
+#[derive(Deserialize)]
+struct Layout {
+    rows_per_cpu_s: Vec<f64>,
+    bytes_per_row: f64,
 }
 
 fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer> {
@@ -296,7 +339,7 @@ async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure
         let cancel = cancel.clone();
         async move { land.run(cancel).await }
     });
-    let (mut rng, mut seqs) = (ChaCha8Rng::seed_from_u64(7), [0; 64]);
+    let mut sessions = Sessions::new();
     let (started, mut sent) = (Instant::now(), 0);
     let run = window.max(Duration::from_secs(3));
     let mut beat = tokio::time::interval(Duration::from_millis(10));
@@ -305,7 +348,7 @@ async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure
         let due = (started.elapsed().as_secs_f64() * RATE as f64) as u64;
         let mut records = vec![Vec::new(); PARTITIONS as usize];
         for _ in sent..due {
-            let (_, event) = event(&mut rng, &mut seqs, false);
+            let (_, event) = sessions.event(false);
             let key = event.game_id.as_str().to_owned();
             let partition = partition_of(key.as_bytes(), PARTITIONS);
             records[partition as usize].push(Record::new(key, event.encode()));

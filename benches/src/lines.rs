@@ -1,7 +1,7 @@
 //! Files of JSON lines as a log: what `bench ingest` lets the real lander land.
 
 use std::{
-    io::BufRead as _,
+    io::{BufRead as _, Read as _, Seek as _, SeekFrom},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -23,7 +23,7 @@ pub(crate) const FIRST_MS: i64 = 1_730_000_000_000;
 
 /// One file for each partition of one topic, to be read once it is opened; everything else is kept in memory.
 ///
-/// A file is read when its first line is asked for, so that reading it is part of what is measured.
+/// A file is read as its lines are asked for, so that reading it is part of what is measured.
 #[derive(Debug)]
 pub(crate) struct Lines {
     topic: Topic,
@@ -36,17 +36,17 @@ pub(crate) struct Lines {
 struct File {
     path: PathBuf,
     lines: i64,
-    text: Option<Bytes>,
+    open: Option<std::fs::File>,
     /// Where the line lies that follows the last one that was read.
     next: i64,
-    at: usize,
+    at: u64,
 }
 
 impl Lines {
     /// `files` are paths, each with the number of its lines.
     pub fn new(topic: Topic, files: &[(PathBuf, usize)]) -> Arc<Self> {
         let file = |(path, lines): &(PathBuf, usize)| {
-            Mutex::new(File { path: path.clone(), lines: *lines as i64, text: None, next: 0, at: 0 })
+            Mutex::new(File { path: path.clone(), lines: *lines as i64, open: None, next: 0, at: 0 })
         };
         let files = files.iter().map(file).collect();
         Arc::new(Self { topic, files, is_open: AtomicBool::new(false), others: MemoryLog::new() })
@@ -68,38 +68,53 @@ impl File {
             Position::Start => 0,
             Position::After(offset) => offset.as_i64() + 1,
         };
-        let text = match &self.text {
-            Some(text) => text.clone(),
-            None => {
-                let text = std::fs::read(&self.path).with_context(|| format!("reading {}", self.path.display()))?;
-                self.text.insert(text.into()).clone()
-            }
-        };
-        // Of the line that begins at `at`: where its text ends, and where the next one begins.
-        let line_at = |at: usize| {
-            let next = at + (&text[at..]).skip_until(b'\n').expect("memory can be read");
-            (next - usize::from(text[..next].ends_with(b"\n")), next)
-        };
         if from != self.next {
             (self.next, self.at) = (0, 0);
-            while self.next < from && self.at < text.len() {
-                (self.next, self.at) = (self.next + 1, line_at(self.at).1);
+        }
+        while self.next < from {
+            let passed = self.lines_from_here(usize::try_from(from - self.next)?, limit.max_bytes)?;
+            self.pass(&passed);
+            if passed.is_empty() {
+                return Ok(passed);
             }
         }
-        let (mut next, mut at) = (self.next, self.at);
+        let found = self.lines_from_here(limit.max_records, limit.max_bytes)?;
+        self.pass(&found);
+        Ok(found)
+    }
+
+    fn pass(&mut self, lines: &[StoredRecord]) {
+        self.next += lines.len() as i64;
+        self.at += lines.iter().map(|line| line.value.len() as u64 + 1).sum::<u64>();
+    }
+
+    /// Whole lines from where the file stands, from one block of it.
+    fn lines_from_here(&mut self, max_records: usize, max_bytes: usize) -> anyhow::Result<Vec<StoredRecord>> {
+        let context = || format!("reading {}", self.path.display());
+        let file = match &mut self.open {
+            Some(file) => file,
+            None => self.open.insert(std::fs::File::open(&self.path).with_context(context)?),
+        };
+        file.seek(SeekFrom::Start(self.at)).with_context(context)?;
+        let mut block = Vec::with_capacity(max_bytes.max(1 << 16));
+        let room = block.capacity() as u64;
+        file.take(room).read_to_end(&mut block).with_context(context)?;
+        let is_end = (block.len() as u64) < room;
+        let block = Bytes::from(block);
+        let (mut next, mut at) = (self.next, 0);
         let lines = std::iter::from_fn(|| {
-            let (end, after) = (at < text.len()).then(|| line_at(at))?;
-            let value = text.slice(at..end);
+            let after = at + (&block[at..]).skip_until(b'\n').expect("memory can be read");
+            let end = after - usize::from(block[at..after].ends_with(b"\n"));
+            // The last line of a block may go on behind it.
+            if at == after || (end == after && !is_end) {
+                return None;
+            }
             let offset = Offset::from_raw(next as u64);
+            let value = block.slice(at..end);
             (next, at) = (next + 1, after);
             Some(StoredRecord { offset, ingest_ms: FIRST_MS + offset.as_i64() / 1000, key: Bytes::new(), value })
         });
-        let found = take_within(lines, limit);
-        if let Some(last) = found.last() {
-            let bytes: usize = found.iter().map(|record| record.value.len() + 1).sum();
-            (self.next, self.at) = (last.offset.as_i64() + 1, self.at + bytes);
-        }
-        Ok(found)
+        Ok(take_within(lines, ReadLimit { max_records, max_bytes, max_wait: Duration::ZERO }))
     }
 }
 

@@ -135,6 +135,10 @@ pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<
     first.until(events / 10).await?;
     first.stop().await?;
     let there = lake.table(TableName::Events).rows().await?;
+    ensure!(
+        there < events,
+        "all {events} events landed before the lander could be stopped; ask for more with --events"
+    );
     let before = resident_mb();
     let (began, cpu) = (Instant::now(), process_cpu_seconds());
     let landing = Landing::start(&log, &lake);

@@ -84,19 +84,15 @@ impl Batch {
         }
     }
 
-    pub fn doubtful(&self) -> &Doubtful {
-        &self.doubtful
-    }
-
     pub fn take_doubtful(&mut self) -> Doubtful {
         self.doubtful_bytes = 0;
         std::mem::take(&mut self.doubtful)
     }
 
-    /// Whether it is to be committed without waiting for more.
+    /// Whether it is to be committed without waiting for more. Half of the bytes: the batch before it may be under way.
     pub fn is_full(&self, config: &LandConfig) -> bool {
         self.rows.len() + self.dead.len() + self.doubtful.len() >= config.max_batch_rows
-            || self.rows.bytes() + self.dead.bytes() + self.doubtful_bytes >= config.max_batch_bytes
+            || self.rows.bytes() + self.dead.bytes() + self.doubtful_bytes >= config.max_batch_bytes / 2
     }
 }
 
@@ -110,7 +106,7 @@ mod tests {
 
     #[test]
     fn doubtful_events_fill_a_batch_by_their_bytes_too() {
-        let config = LandConfig { max_batch_bytes: 1 << 20, ..LandConfig::new(Topic::new("t"), 1) };
+        let config = LandConfig { max_batch_bytes: 2 << 20, ..LandConfig::new(Topic::new("t"), 1) };
         let record = |value: usize| StoredRecord {
             offset: Offset::from_raw(1),
             ingest_ms: 0,
@@ -149,9 +145,9 @@ mod tests {
             let bytes = batch.rows.bytes();
             assert!(
                 bytes > 14 * large.len()
-                    && !batch.is_full(&LandConfig { max_batch_bytes: bytes + 1, ..config.clone() })
+                    && !batch.is_full(&LandConfig { max_batch_bytes: 2 * (bytes + 1), ..config.clone() })
             );
-            assert!(batch.is_full(&LandConfig { max_batch_bytes: bytes, ..config.clone() }));
+            assert!(batch.is_full(&LandConfig { max_batch_bytes: 2 * bytes, ..config.clone() }));
             let parts = batch.rows.finish();
             assert!(parts.len() > 4, "by rows and by bytes");
             let events: Vec<_> = parts.iter().flat_map(|part| events_from(part).unwrap()).collect();

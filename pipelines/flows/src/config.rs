@@ -11,6 +11,8 @@ pub struct LandConfig {
     /// A commit happens this long after its first record was read, or earlier when the batch is full.
     pub linger: Duration,
     pub max_batch_rows: usize,
+    /// What is read and not committed takes about so much at most: half of it is gathered while the other half is
+    /// committed.
     pub max_batch_bytes: usize,
     /// At most this much is read from a partition at once; two such chunks wait for each partition.
     pub read_bytes: usize,

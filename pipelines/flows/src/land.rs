@@ -1,7 +1,7 @@
 //! Log to table `events`, exactly once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -9,11 +9,11 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::AsArray,
     datatypes::{Int32Type, Int64Type},
 };
 use flywheel_events::System;
-use flywheel_lake::{Advance, Lake, LakeErrorKind, Range, ScanOptions, Table, TableName};
+use flywheel_lake::{Lake, LakeErrorKind, Range, ScanOptions, Table, TableName};
 use flywheel_log::{EventLog, StoredRecord, Topic};
 use flywheel_tables::{DeadLetterRow, EventView};
 use futures::TryStreamExt;
@@ -22,12 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     FlowError, FlowStatus, Histogram, LandConfig,
-    batch::{Batch, Doubtful, Key},
+    batch::Batch,
     error::{Stop, is_final},
-    metrics::{
-        LAND_DEAD, LAND_DUPLICATES, LAND_EVENTS, LAND_FENCED, LAND_FRESHNESS, LAND_GAPS, LAND_PARTITIONS,
-        LAND_TAKEOVER, LAND_WAITING,
-    },
+    flight::{Flight, Load, lands},
+    metrics::{LAND_FENCED, LAND_PARTITIONS, LAND_TAKEOVER, LAND_WAITING},
     owned::{Names, Owned, OwnedStats},
     read::{Chunk, ReadFrom, Readers},
     retry::{Backoff, persist},
@@ -99,26 +97,26 @@ impl LandStats {
 #[derive(Debug)]
 pub struct Land {
     log: Arc<dyn EventLog>,
-    events: Table,
-    dead: Table,
-    config: LandConfig,
+    pub(crate) events: Table,
+    pub(crate) dead: Table,
+    pub(crate) config: LandConfig,
     sharing: Option<Sharing>,
-    stats: Arc<LandStats>,
+    pub(crate) stats: Arc<LandStats>,
 }
 
 const NAMES: Names = Names { flow: "land", partitions: LAND_PARTITIONS, fenced: LAND_FENCED, takeover: LAND_TAKEOVER };
 
 /// What is known of one partition.
-struct Partition {
-    number: u32,
-    app_id: String,
+pub(crate) struct Partition {
+    pub number: u32,
+    pub app_id: String,
     /// Where tables `events` and `dead_letters` stand.
-    committed: Option<i64>,
-    dead_committed: Option<i64>,
+    pub committed: Option<i64>,
+    pub dead_committed: Option<i64>,
     /// The last record taken into the batch.
-    taken: Option<i64>,
-    dead_taken: Option<i64>,
-    seen: Seen,
+    pub taken: Option<i64>,
+    pub dead_taken: Option<i64>,
+    pub seen: Seen,
 }
 
 impl Land {
@@ -177,7 +175,7 @@ impl Land {
             if let Err(stop) = self.adjust(owned, &mut partitions, &mut backoff, cancel).await {
                 return stop;
             }
-            if let Err(stop) = self.term(owned, &mut partitions, &mut batch, &mut backoff, cancel).await {
+            if let Err(stop) = self.term(owned, &mut partitions, &mut batch, &backoff, cancel).await {
                 return stop;
             }
         }
@@ -208,13 +206,13 @@ impl Land {
         Ok(())
     }
 
-    /// Lands until the share moves. What was read by then is committed.
+    /// Lands until the share moves. What was read by then is committed. While one batch is committed the next is read.
     async fn term(
         &self,
         owned: &mut Owned,
         partitions: &mut BTreeMap<u32, Partition>,
         batch: &mut Batch,
-        backoff: &mut Backoff,
+        backoff: &Backoff,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
         let status = &self.stats.status;
@@ -231,25 +229,34 @@ impl Land {
         status.needs(Need::Lake, None);
         self.stats.owned.begin(partitions.values().map(|p| (p.number, p.taken)));
         let mut due: Option<Instant> = None;
+        let mut flight: Option<Flight<'_>> = None;
         loop {
+            if flight.is_none() && batch.is_full(&self.config) {
+                flight = Load::take(batch, owned, partitions).map(|load| self.start(load, cancel));
+                due = None;
+            }
             tokio::select! {
                 biased;
                 // Stop: keep what was read.
                 () = cancel.cancelled() => {
-                    self.flush(owned, partitions, batch, backoff, cancel).await?;
+                    self.drain(flight, owned, partitions, batch, cancel).await?;
                     return Err(Stop::Cancelled);
                 }
                 // Others came or went: keep what was read, then look what is ours.
                 () = owned.moved(&held) => {
-                    return self.flush(owned, partitions, batch, backoff, cancel).await;
+                    return self.drain(flight, owned, partitions, batch, cancel).await;
+                }
+                landed = lands(&mut flight) => {
+                    flight = None;
+                    self.landed(&landed?, partitions);
                 }
                 // The first record has lingered long enough.
-                () = sleep_until(due), if due.is_some() => {
-                    self.flush(owned, partitions, batch, backoff, cancel).await?;
+                () = sleep_until(due), if due.is_some() && flight.is_none() => {
+                    flight = Load::take(batch, owned, partitions).map(|load| self.start(load, cancel));
                     due = None;
                 }
                 // Input.
-                chunk = readers.chunks.recv(), if !held.is_empty() => {
+                chunk = readers.chunks.recv(), if !held.is_empty() && !batch.is_full(&self.config) => {
                     let Some(chunk) = chunk else {
                         // They end when told to; the word may have come after this round looked for it.
                         if cancel.is_cancelled() {
@@ -261,10 +268,6 @@ impl Land {
                     self.take(chunk, partition, batch);
                     self.stats.owned.reach(partition.number, partition.taken);
                     due.get_or_insert_with(|| Instant::now() + self.config.linger);
-                    if batch.is_full(&self.config) {
-                        self.flush(owned, partitions, batch, backoff, cancel).await?;
-                        due = None;
-                    }
                 }
             }
         }
@@ -396,119 +399,6 @@ impl Land {
             raw: record.value.to_vec(),
         });
     }
-
-    /// Commits the batch: dead letters first, since the position of `events` says that both are done.
-    async fn flush(
-        &self,
-        owned: &Owned,
-        partitions: &mut BTreeMap<u32, Partition>,
-        batch: &mut Batch,
-        backoff: &mut Backoff,
-        cancel: &CancellationToken,
-    ) -> Result<(), Stop> {
-        let moved = |p: &Partition| p.taken != p.committed;
-        if !partitions.values().any(moved) {
-            return Ok(());
-        }
-        if !batch.dead.is_empty() {
-            let n_dead = batch.dead.len() as u64;
-            let rows = vec![batch.dead.finish()];
-            let ahead = || partitions.values().filter(|p| p.dead_taken != p.dead_committed);
-            let advances: Vec<_> = ahead()
-                .map(|p| Advance::new(&p.app_id, p.dead_committed, p.dead_taken.expect("moved on")))
-                .chain(owned.fences(ahead().map(|p| p.number)))
-                .collect();
-            let append = || self.dead.append_from(rows.clone(), &advances);
-            persist(&self.stats.status, cancel, backoff, append).await?;
-            partitions.values_mut().for_each(|p| p.dead_committed = p.dead_taken);
-            self.stats.dead.fetch_add(n_dead, Relaxed);
-            metrics::counter!(LAND_DEAD).increment(n_dead);
-        }
-        if !batch.doubtful().is_empty() {
-            let known = persist(&self.stats.status, cancel, backoff, || self.known(batch.doubtful())).await?;
-            for (key, (partition, record)) in batch.take_doubtful() {
-                if known.contains(&key) {
-                    batch.duplicates += 1;
-                    continue;
-                }
-                let event = (self.config.decode)(&record.value).expect("it was decoded when it was taken");
-                batch.rows.push(&event, partition, &record);
-            }
-        }
-        let rows = batch.rows.finish();
-        let ahead = || partitions.values().filter(|p| moved(p));
-        let advances: Vec<_> = ahead()
-            .map(|p| Advance::new(&p.app_id, p.committed, p.taken.expect("moved on")))
-            .chain(owned.fences(ahead().map(|p| p.number)))
-            .collect();
-        #[cfg(flywheel_bug)]
-        let advances = if crate::seeded_bug("position-before-rows") {
-            let first = || self.events.append_from(Vec::new(), &advances);
-            persist(&self.stats.status, cancel, backoff, first).await?;
-            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-            Vec::new()
-        } else {
-            advances
-        };
-        let append = || self.events.append_from(rows.clone(), &advances);
-        let commit = persist(&self.stats.status, cancel, backoff, append).await?;
-        partitions.values_mut().for_each(|p| p.committed = p.taken);
-        self.stats.gaps.store(open_gaps(partitions), Relaxed);
-        self.account(&rows, batch, commit.version);
-        Ok(())
-    }
-
-    /// Which of the doubtful events the table holds. They come late, or a second time, so this is rare.
-    async fn known(&self, doubtful: &Doubtful) -> Result<HashSet<Key>, flywheel_lake::LakeError> {
-        let mut options = ScanOptions::columns(["game_id", "seq"]);
-        let seqs = || doubtful.keys().map(|(_, seq)| i64::try_from(*seq).unwrap_or(i64::MAX));
-        if let (Some(low), Some(high)) = (seqs().min(), seqs().max()) {
-            options.ranges.push(Range { column: "seq".to_owned(), low, high });
-        }
-        let games: HashSet<&str> = doubtful.keys().map(|(game_id, _)| game_id.as_str()).collect();
-        let mut known = HashSet::new();
-        let mut batches = self.events.scan_stream(options).await?;
-        while let Some(batch) = batches.try_next().await? {
-            let column = |name| batch.column_by_name(name).expect("the scan asked for it");
-            let (game_id, seq) = (column("game_id").as_string::<i32>(), column("seq").as_primitive::<Int64Type>());
-            for row in 0..batch.num_rows() {
-                if games.contains(game_id.value(row)) {
-                    let key = (game_id.value(row).to_owned(), seq.value(row) as u64);
-                    if doubtful.contains_key(&key) {
-                        known.insert(key);
-                    }
-                }
-            }
-        }
-        Ok(known)
-    }
-
-    fn account(&self, rows: &[RecordBatch], batch: &mut Batch, version: u64) {
-        let (stats, now) = (&self.stats, now_ms());
-        let n_rows = rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let histogram = metrics::histogram!(LAND_FRESHNESS);
-        for part in rows {
-            let ingest = part.column_by_name("ingest_ms").expect("events have it").as_primitive::<Int64Type>();
-            // What one append brought has one time.
-            for same in ingest.values().chunk_by(|a, b| a == b) {
-                let age = (now - same[0]).max(0) as u64;
-                stats.freshness.record_many(age, same.len() as u64);
-                histogram.record_many(age as f64 / 1000.0, same.len());
-            }
-        }
-        stats.events.fetch_add(n_rows as u64, Relaxed);
-        stats.duplicates.fetch_add(batch.duplicates, Relaxed);
-        stats.commits.fetch_add(1, Relaxed);
-        stats.pending.fetch_sub(batch.records as u64, Relaxed);
-        stats.committed_ingest_ms.fetch_max(batch.newest_ms, Relaxed);
-        stats.last_commit_ms.store(now, Relaxed);
-        stats.last_version.store(version, Relaxed);
-        metrics::counter!(LAND_EVENTS).increment(n_rows as u64);
-        metrics::counter!(LAND_DUPLICATES).increment(batch.duplicates);
-        metrics::gauge!(LAND_GAPS).set(stats.gaps.load(Relaxed) as f64);
-        tracing::debug!(topic = %self.config.topic, version, n_rows, "committed batch");
-        (batch.records, batch.duplicates) = (0, 0);
-    }
 }
 
 /// Claims `wanted`, trying again while the lake is away. Another process may be faster: then less is ours, or nothing.
@@ -550,7 +440,7 @@ pub(crate) async fn take_over(
     }
 }
 
-fn open_gaps(partitions: &BTreeMap<u32, Partition>) -> u64 {
+pub(crate) fn open_gaps(partitions: &BTreeMap<u32, Partition>) -> u64 {
     partitions.values().map(|p| p.seen.gaps() as u64).sum()
 }
 

@@ -21,6 +21,7 @@ mod assemble;
 mod batch;
 mod config;
 mod error;
+mod flight;
 mod game;
 mod histogram;
 mod land;

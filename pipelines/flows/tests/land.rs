@@ -321,6 +321,36 @@ async fn while_the_store_or_the_log_is_away_land_waits_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_one_batch_is_committed_the_next_is_read_and_no_third() {
+    let log = Arc::new(VecLog::new(1));
+    toy::fill(&log, 1, 2);
+    let store = memory();
+    let (broken, faults) = faulty(&store);
+    let (land, cancel) = (land(&log, &lake_on(&broken)), CancellationToken::new());
+    let (stats, probe) = (land.stats(), lake_on(&store));
+    let task = tokio::spawn({
+        let cancel = cancel.clone();
+        async move { land.run(cancel).await }
+    });
+    until(async || caught_up(&probe, &log, TableName::Events, land_app_id).await).await;
+    until(async || stats.pending.load(Relaxed) == 0).await;
+    faults.die_at(1, Fail::Before);
+    for seq in 0..200 {
+        log.put(0, T0, toy::event("more", seq, "tank.tick", serde_json::json!({})));
+    }
+    // A batch is full with its eighth record, and records come by up to seven.
+    until(async || stats.pending.load(Relaxed) >= 16).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(stats.pending.load(Relaxed) <= 2 * 14, "{} records wait", stats.pending.load(Relaxed));
+    faults.heal();
+    until(async || caught_up(&probe, &log, TableName::Events, land_app_id).await).await;
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+    assert_landed(&log, &probe, "after the store came back").await;
+    assert_eq!(stats.pending.load(Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_ends_before_what_the_tables_have_is_told_of_and_not_read() {
     let log = Arc::new(VecLog::new(1));
     toy::fill(&log, 3, 2);

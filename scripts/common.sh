@@ -26,12 +26,14 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # The command that installs PACKAGE... on this system, for a person to copy.
 install_hint() {
+    # Root needs no sudo, and many machines have none.
+    if [ "$(id -u)" = 0 ]; then sudo=''; else sudo='sudo '; fi
     if have apt-get; then
-        printf 'sudo apt-get install -y %s' "$*"
+        printf '%sapt-get install -y %s' "$sudo" "$*"
     elif have dnf; then
-        printf 'sudo dnf install -y %s' "$*"
+        printf '%sdnf install -y %s' "$sudo" "$*"
     elif have pacman; then
-        printf 'sudo pacman -S --needed %s' "$*"
+        printf '%spacman -S --needed %s' "$sudo" "$*"
     elif have brew; then
         printf 'brew install %s' "$*"
     else

@@ -62,3 +62,12 @@ LIBTORCH_DIR=$ROOT/.libtorch
 VENV_DIR=$ROOT/.venv
 WEB_DIR=$ROOT/dashboards/web
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+
+requires() { case ",${FLYWHEEL_REQUIRE:-}," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
+
+# Features of every build of tests: one selection, so that nothing is built twice. Scenarios with a broker start programs
+# that speak to it.
+test_features() {
+    printf 'flywheel-train/torch'
+    ! requires kafka || printf ',flywheel-cli/kafka,flywheel-train/kafka'
+}

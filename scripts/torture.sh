@@ -209,8 +209,8 @@ if [ "$asked_to" = run ]; then every "$@" >/dev/null; else every "$@"; fi
 [ "$asked_to" = run ] || exit 0
 run=run asked=0 skipped='' failed=''
 
-LIBTORCH=$("$ROOT/scripts/libtorch.sh")
-FLYWHEEL_PYTHON=$("$ROOT/scripts/venv.sh" test)
+LIBTORCH=${LIBTORCH:-$("$ROOT/scripts/libtorch.sh")}
+FLYWHEEL_PYTHON=${FLYWHEEL_PYTHON:-$("$ROOT/scripts/venv.sh" test)}
 export LIBTORCH FLYWHEEL_PYTHON
 if [ -n "$build" ]; then
     "$ROOT/scripts/build.sh"

@@ -10,7 +10,7 @@
 # of T7, KAFKA_SECONDS (120), LOOP_KILLS (200). FLYWHEEL_REQUIRE=redis,postgres,s3 makes it an error that one is missing.
 . "$(dirname "$0")/common.sh"
 
-report='' only='' run=run build=yes
+report='' only='' run=run build=yes with=$*
 while [ $# -gt 0 ]; do
     case $1 in
     --report | --only)
@@ -230,7 +230,7 @@ if [ -n "$report" ]; then
     {
         printf '# Torture\n\n'
         # shellcheck disable=SC2016  # backticks of Markdown
-        printf 'Written by `make torture ARGS="--report docs/torture.md"` on %s, commit %s, %s cores (%s); other work may have\n' \
+        printf 'Written by `scripts/torture.sh %s` on %s, commit %s, %s cores (%s); other work may have\n' "$with" \
             "$(date -u +%F)" "$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" "$(getconf _NPROCESSORS_ONLN)" \
             "${cpu:-unknown}"
         printf 'shared them. What each test is, and what it does not cover: [delivery.md](delivery.md).\n\n'

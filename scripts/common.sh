@@ -26,12 +26,14 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # The command that installs PACKAGE... on this system, for a person to copy.
 install_hint() {
+    # Root needs no sudo, and many machines have none.
+    if [ "$(id -u)" = 0 ]; then sudo=''; else sudo='sudo '; fi
     if have apt-get; then
-        printf 'sudo apt-get install -y %s' "$*"
+        printf '%sapt-get install -y %s' "$sudo" "$*"
     elif have dnf; then
-        printf 'sudo dnf install -y %s' "$*"
+        printf '%sdnf install -y %s' "$sudo" "$*"
     elif have pacman; then
-        printf 'sudo pacman -S --needed %s' "$*"
+        printf '%spacman -S --needed %s' "$sudo" "$*"
     elif have brew; then
         printf 'brew install %s' "$*"
     else
@@ -60,3 +62,12 @@ LIBTORCH_DIR=$ROOT/.libtorch
 VENV_DIR=$ROOT/.venv
 WEB_DIR=$ROOT/dashboards/web
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+
+requires() { case ",${FLYWHEEL_REQUIRE:-}," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
+
+# Features of every build of tests: one selection, so that nothing is built twice. Scenarios with a broker start programs
+# that speak to it.
+test_features() {
+    printf 'flywheel-train/torch'
+    ! requires kafka || printf ',flywheel-cli/kafka,flywheel-train/kafka'
+}

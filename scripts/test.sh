@@ -4,13 +4,8 @@
 # headless Chromium against the real program. What a machine cannot have is said aloud at the end; libtorch and the Python readers are never skipped.
 . "$(dirname "$0")/common.sh"
 
-"$ROOT/scripts/prerequisites.sh" rust python node disk
 skipped=''
 
-LIBTORCH=$("$ROOT/scripts/libtorch.sh") || die "the trainer's tests need libtorch, and it could not be had"
-export LIBTORCH
-FLYWHEEL_PYTHON=$("$ROOT/scripts/venv.sh" test) || die "the tests that read our tables need the Python readers"
-export FLYWHEEL_PYTHON
 # A test that needs one of these fails when it is absent, instead of skipping. More may be asked for:
 # FLYWHEEL_REQUIRE=redis,kafka,s3,postgres make test
 known='python torch programs page chromium redis kafka s3 postgres mount promtool'
@@ -22,7 +17,19 @@ for word in $(printf '%s' "${FLYWHEEL_REQUIRE:-}" | tr ',' ' '); do
 done
 FLYWHEEL_REQUIRE="python,torch,programs${FLYWHEEL_REQUIRE:+,$FLYWHEEL_REQUIRE}"
 export FLYWHEEL_REQUIRE
-requires() { case ",$FLYWHEEL_REQUIRE," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
+# What that needs is looked for before anything is built.
+needed='rust python node disk'
+for word in redis kafka s3 postgres promtool; do
+    if requires "$word"; then needed="$needed $word"; fi
+done
+if requires kafka; then needed="$needed broker"; fi
+# shellcheck disable=SC2086  # several words
+"$ROOT/scripts/prerequisites.sh" $needed
+
+LIBTORCH=$("$ROOT/scripts/libtorch.sh") || die "the trainer's tests need libtorch, and it could not be had"
+export LIBTORCH
+FLYWHEEL_PYTHON=$("$ROOT/scripts/venv.sh" test) || die "the tests that read our tables need the Python readers"
+export FLYWHEEL_PYTHON
 # skip WHAT WITH: a passing test's own words are not shown, so what it left out is said at the end.
 skip() { skipped="$skipped $1 ($2);"; }
 
@@ -63,7 +70,7 @@ fi
 
 # One selection of packages and features for programs and tests: nothing is built twice, and the tests find the
 # programs (flywheel, flywheel-trainer) beside them.
-set -- --locked --workspace --features flywheel-train/torch
+set -- --locked --workspace --features "$(test_features)"
 step "building programs and tests (the first time: 8 to 12 minutes on 2 cores)" cargo build $CARGO_QUIET "$@" --bins --tests --examples
 # Loaded into programs whose power is cut; no other crate may link it, so nothing else builds it.
 step "the library for power cuts" cargo build --locked $CARGO_QUIET -p flywheel-powercut
@@ -74,6 +81,7 @@ have redis-server || skip "the log on Redis" "$(install_hint redis-server)"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || skip "the catalog on PostgreSQL" "$(install_hint postgresql)"
 requires kafka || skip "the log on a Kafka broker" "FLYWHEEL_REQUIRE=kafka make test, with a Java 17 runtime and Maven"
 requires s3 || skip "tables and models on S3" "FLYWHEEL_REQUIRE=s3 make test"
+have "${FLYWHEEL_PROMTOOL:-promtool}" || skip "promtool's judgement of the alert rules and panels" "$(install_hint prometheus)"
 [ "$(id -u)" = 0 ] || skip "a disk that is nearly full" "only root may mount one"
 
 python_client() {

@@ -1,4 +1,4 @@
-//! Whom Prometheus asks: a service that runs beside it, by a name that the service takes.
+//! Whom Prometheus asks: a service that runs beside it, by a name that the service takes, or by its address.
 
 use serde_json::Value;
 
@@ -22,6 +22,12 @@ pub fn check(sources: &Sources) -> Vec<Finding> {
         let hosts: toml::Table = text(format!("{COMPOSE}{name}.toml")).parse().unwrap_or_default();
         let hosts = hosts.get("up").and_then(|up| up.get("hosts")).and_then(toml::Value::as_array);
         let takes = |host: &str| hosts.is_some_and(|hosts| hosts.iter().any(|name| name.as_str() == Some(host)));
+        for host in looked_up(&yaml(&source.text).unwrap_or_default()) {
+            // It is asked by address then, which every service takes.
+            if services[&host].is_null() {
+                findings.push(problem(format!("{}: `{host}` is no service of {COMPOSE}{name}.yaml", source.path)));
+            }
+        }
         for target in targets(&yaml(&source.text).unwrap_or_default()) {
             let host = target.split(':').next().unwrap_or_default();
             if host.parse::<std::net::IpAddr>().is_ok() {
@@ -38,9 +44,18 @@ pub fn check(sources: &Sources) -> Vec<Finding> {
 }
 
 fn targets(file: &Value) -> Vec<String> {
+    listed(file, "static_configs", "targets")
+}
+
+/// Names that are looked up, each for all containers of a service.
+fn looked_up(file: &Value) -> Vec<String> {
+    listed(file, "dns_sd_configs", "names")
+}
+
+fn listed(file: &Value, kind: &str, field: &str) -> Vec<String> {
     let jobs = file["scrape_configs"].as_array().into_iter().flatten();
-    let groups = jobs.flat_map(|job| job["static_configs"].as_array().into_iter().flatten());
-    groups.flat_map(|group| strings(&group["targets"])).map(str::to_owned).collect()
+    let groups = jobs.flat_map(|job| job[kind].as_array().into_iter().flatten());
+    groups.flat_map(|group| strings(&group[field])).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -61,5 +76,16 @@ mod tests {
         assert_eq!(found("[up]\nhosts = [\"loop\"]").len(), 1);
         assert!(found("")[0].contains("`loop` is not in up.hosts"), "{:?}", found(""));
         assert!(found("")[1].contains("`gone` is no service"), "{:?}", found(""));
+    }
+
+    #[test]
+    fn a_name_that_no_service_has_is_looked_up_in_vain() {
+        let scrape = "scrape_configs: [{ dns_sd_configs: [{ names: [loop, gone], type: A, port: 1 }] }]";
+        let sources = Sources::made_up(&[
+            ("compose/prometheus/a.yaml", scrape),
+            ("compose/a.yaml", "services: { loop: { build: . } }"),
+        ]);
+        let found: Vec<String> = check(&sources).into_iter().map(|finding| finding.text).collect();
+        assert!(found.len() == 1 && found[0].contains("`gone` is no service"), "{found:?}");
     }
 }

@@ -118,10 +118,16 @@ async fn tail(log: &dyn EventLog, args: TailArgs) -> Result<(), Failure> {
             for record in records {
                 any = true;
                 *position = Position::After(record.offset);
-                if args.game.as_ref().is_some_and(|game| game.as_bytes() != &record.key[..]) {
+                let event = Event::decode(&record.value);
+                // The game is the event's: a stranger's record may have no key, or another.
+                let is_asked = |game: &String| match &event {
+                    Ok(event) => event.game_id.as_str() == game,
+                    Err(_) => game.as_bytes() == &record.key[..],
+                };
+                if !args.game.as_ref().is_none_or(is_asked) {
                     continue;
                 }
-                let line = match Event::decode(&record.value) {
+                let line = match event {
                     Ok(event) if args.kind.as_ref().is_some_and(|kind| !event.kind.starts_with(kind)) => continue,
                     Ok(_) => String::from_utf8_lossy(&record.value).into_owned(),
                     Err(error) => serde_json::json!({

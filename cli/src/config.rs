@@ -80,7 +80,8 @@ impl Default for Config {
 #[serde(deny_unknown_fields, default)]
 pub struct UpConfig {
     /// Address that the page and the API listen on. Anything but loopback lets other machines look: nobody is asked for
-    /// a password. What changes something (models, events) is still taken from this machine only.
+    /// a password. What changes something (models, events) is still taken from this machine only, but for events of who
+    /// has a key where `ingest.keys` is `required`.
     pub listen: IpAddr,
     /// Port of the page and the API; 0 takes any free port.
     pub port: u16,

@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Code, Failure};
+use crate::{
+    exit::{Code, Failure},
+    writable::{data_unwritable, is_denied, unwritable},
+};
 
 /// Version of the folder's layout that this program writes, and the newest that it reads.
 pub const DATA_VERSION: u32 = 1;
@@ -41,12 +44,17 @@ impl DataDir {
     /// # Errors
     /// If it was written by a newer program (nothing is touched then), or cannot be created.
     pub fn create(root: &Path) -> Result<Self, Failure> {
-        fs::create_dir_all(root)
-            .with_context(|| format!("creating the data folder `{}`", root.display()))
-            .map_err(|e| Failure::from(e).hint("choose a folder that you may write to with --data DIR"))?;
+        fs::create_dir_all(root).map_err(|error| match is_denied(&error) {
+            true => unwritable("the data folder", root, crate::writable::DATA, error),
+            false => Failure::from(
+                anyhow::Error::from(error).context(format!("creating the data folder `{}`", root.display())),
+            )
+            .hint("name a folder that you may write to with --data DIR (`data` in flywheel.toml)"),
+        })?;
         let version = root.join("VERSION");
         if !version.exists() {
-            let mut held = fs::read_dir(root)?.filter_map(Result::ok);
+            let listed = fs::read_dir(root).with_context(|| format!("listing the data folder `{}`", root.display()));
+            let mut held = listed?.filter_map(Result::ok);
             let held_something = held.any(|entry| !entry.file_name().to_string_lossy().starts_with("VERSION."));
             // Another process may have made it meanwhile: whoever does writes `VERSION` before anything else.
             if held_something && !root.join("log").exists() && !version.exists() {
@@ -58,10 +66,13 @@ impl DataDir {
             }
             // Several processes may start on a new folder at once.
             let temporary = root.join(format!("VERSION.{}", uuid::Uuid::new_v4().simple()));
-            let mut file = File::create(&temporary).context("writing the folder's VERSION")?;
-            writeln!(file, "{DATA_VERSION}")?;
-            file.sync_all()?;
-            fs::rename(&temporary, &version)?;
+            let write = || {
+                let mut file = File::create(&temporary)?;
+                writeln!(file, "{DATA_VERSION}")?;
+                file.sync_all()?;
+                fs::rename(&temporary, &version)
+            };
+            write().map_err(|error| data_unwritable(&version, error))?;
         }
         Self::open(root)
     }
@@ -73,6 +84,11 @@ impl DataDir {
     pub fn open(root: &Path) -> Result<Self, Failure> {
         let path = root.join("VERSION");
         let text = fs::read_to_string(&path).map_err(|error| {
+            if is_denied(&error) {
+                let what = format!("the data folder `{}` cannot be read", root.display());
+                return Failure::new(Code::Failure, anyhow::Error::from(error).context(what))
+                    .hint("let this user read it, or name another with --data DIR (`data` in flywheel.toml)");
+            }
             Failure::new(
                 Code::NotFound,
                 anyhow::Error::from(error).context(format!("`{}` is not a data folder of flywheel", root.display())),
@@ -99,11 +115,11 @@ impl DataDir {
     /// Takes the folder for one running loop.
     ///
     /// # Errors
-    /// If another loop runs on it.
+    /// `Conflict` if another loop runs on it; else it cannot be written.
     pub fn lock(&self) -> Result<DataLock, Failure> {
         let path = self.root.join("up.lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).context("opening up.lock")?;
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = opened.map_err(|error| data_unwritable(&path, error))?;
         // SAFETY: the descriptor is open for the whole call; flock has no other preconditions.
         let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0;
         if !taken {
@@ -119,12 +135,18 @@ impl DataDir {
         serde_json::from_slice(&fs::read(self.root.join("up.json")).ok()?).ok()
     }
 
-    pub fn set_running(&self, running: &Running) -> anyhow::Result<()> {
+    /// Whether another loop runs on the folder. Where that cannot be asked, none that could write there does.
+    pub fn is_taken(&self) -> bool {
+        self.lock().is_err_and(|failure| failure.code() == Code::Conflict)
+    }
+
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_running(&self, running: &Running) -> Result<(), Failure> {
         let path = self.root.join("up.json");
         let temporary = self.root.join("up.json.tmp");
-        fs::write(&temporary, serde_json::to_vec(running)?)?;
-        fs::rename(temporary, path)?;
-        Ok(())
+        let written = fs::write(&temporary, serde_json::to_vec(running)?).and_then(|()| fs::rename(temporary, &path));
+        written.map_err(|error| data_unwritable(&path, error))
     }
 
     pub fn root(&self) -> &Path {
@@ -181,12 +203,31 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_nobody_may_write_is_named_with_its_setting() {
+        // Neither may root make anything there.
+        let folder = Path::new("/sys/flywheel");
+        let said = DataDir::create(folder).unwrap_err().to_string();
+        assert!(said.contains("the data folder `/sys/flywheel`"), "{said}");
+        let inside = DataDir { root: "/sys/kernel".into() };
+        for failure in [
+            inside.lock().unwrap_err(),
+            inside.set_running(&Running { pid: 1, url: String::new(), started_ms: 0 }).unwrap_err(),
+        ] {
+            let (said, hint) = (failure.to_string(), failure.hinted().unwrap_or_default().to_owned());
+            assert!(said.contains("data folder") && said.contains("`/sys/kernel/up."), "{said}");
+            assert!(hint.contains("--data DIR") && hint.contains("`data` in flywheel.toml"), "{hint}");
+        }
+        assert!(!inside.is_taken(), "a folder that cannot be written is not one that another loop holds");
+    }
+
+    #[test]
     fn two_loops_never_share_a_folder() {
         let dir = std::env::temp_dir().join(format!("flywheel-data-{}", uuid::Uuid::new_v4()));
         let data = DataDir::create(&dir).unwrap();
         let lock = data.lock().unwrap();
-        assert!(data.lock().is_err());
+        assert!(data.lock().is_err() && data.is_taken());
         drop(lock);
+        assert!(!data.is_taken());
         data.lock().unwrap();
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -37,6 +37,15 @@ impl Failure {
         self
     }
 
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What to do about it.
+    pub fn hinted(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Prints to standard error, as JSON where asked, and gives the exit code.
     pub fn report(self, json: bool) -> ExitCode {
         let message = self.to_string();

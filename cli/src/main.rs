@@ -9,7 +9,9 @@ mod exit;
 mod output;
 mod sharing;
 mod systems;
+mod topic;
 mod up;
+mod writable;
 
 use std::{
     path::PathBuf,

@@ -3,14 +3,13 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use flywheel_control::install_metrics;
-use flywheel_events::System;
 use flywheel_flows::{
     CancellationToken, FlowError, Sharing,
     sharing::{Owner, owners},
 };
 use flywheel_kit::{ServeConfig, Shutdown};
 use flywheel_lake::Lake;
-use flywheel_log::{EventLog, Topic};
+use flywheel_log::EventLog;
 
 use crate::{
     Global,
@@ -118,15 +117,11 @@ impl Place {
         }
         if config.store.is_local() {
             DataDir::create(&config.data)?;
+            crate::writable::check_tables(&config)?;
         }
         check_store(&config).await?;
         let (log, lake) = urls.open_shared().await.map_err(not_opened)?;
-        let topic = Topic::new(System::Tank.topic());
-        log.create_topic(&topic, partitions).await.map_err(|error| {
-            let code = if error.kind().is_retryable() { Code::Unreachable } else { Code::Conflict };
-            Failure::new(code, error)
-                .hint("stream.partitions is fixed once there are events; set it to what the topic has")
-        })?;
+        crate::topic::create(log.as_ref(), partitions).await?;
         Ok(Self {
             log,
             lake,

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     data::DataDir,
     exit::{Code, Failure},
+    writable,
 };
 
 /// Between two looks at which days are old enough for the archive.
@@ -55,14 +56,34 @@ pub async fn open_existing(config: &Config) -> Result<Backends, Failure> {
     DataDir::open(&config.data)?;
     Backends::connect(&urls(config)).await.map_err(|error| match error.is::<OtherLog>() {
         true => not_opened(error),
-        false => not_opened(error).hint("if a loop is just starting or stopping, try again in a moment"),
+        false => {
+            let failure = not_opened(error);
+            match failure.hinted() {
+                Some(_) => failure,
+                None => failure.hint("if a loop is just starting or stopping, try again in a moment"),
+            }
+        }
     })
 }
 
-/// Why log and tables could not be opened: something does not answer, or the tables are of another log.
+/// Why a store could not be opened: something does not answer, may not be written, or the tables are of another log.
 pub fn not_opened(error: anyhow::Error) -> Failure {
+    refused(error, writable::DATA)
+}
+
+/// As [`not_opened`], for the archive.
+pub fn archive_not_opened(error: anyhow::Error) -> Failure {
+    refused(error, "`archive.url`")
+}
+
+fn refused(error: anyhow::Error, setting: &str) -> Failure {
     let code = if error.is::<OtherLog>() { Code::Conflict } else { Code::Unreachable };
-    Failure::new(code, error)
+    let hint = writable::hint_of(&error, setting);
+    let failure = Failure::new(code, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// Refuses a bucket on which commits could lose or double rows.
@@ -85,7 +106,7 @@ pub async fn open_lake(config: &Config) -> Result<Lake, Failure> {
     if config.store.is_local() {
         DataDir::open(&config.data)?;
     }
-    urls(config).open_lake().await.map_err(|error| Failure::new(Code::Unreachable, error))
+    urls(config).open_lake().await.map_err(not_opened)
 }
 
 /// The models alone, as [`open_lake`].
@@ -93,7 +114,7 @@ pub async fn open_registry(config: &Config) -> Result<Arc<Registry>, Failure> {
     if config.store.is_local() {
         DataDir::open(&config.data)?;
     }
-    urls(config).open_registry(None).await.map_err(|error| Failure::new(Code::Unreachable, error))
+    urls(config).open_registry(None).await.map_err(not_opened)
 }
 
 /// The archive, where one is configured.
@@ -101,7 +122,7 @@ pub async fn open_archive(config: &Config) -> Result<Option<Arc<dyn ColdStore>>,
     if config.archive.is_on() && config.store.is_local() {
         DataDir::open(&config.data)?;
     }
-    urls(config).open_archive(&config.archive).await.map_err(|error| Failure::new(Code::Unreachable, error))
+    urls(config).open_archive(&config.archive).await.map_err(archive_not_opened)
 }
 
 /// Where the consumers of the log keep how far they are with a partition.

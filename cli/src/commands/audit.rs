@@ -85,8 +85,7 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
 
 /// Whether a loop runs on the data folder, or other processes land from the same log.
 async fn somebody_lands(config: &Config) -> Result<bool, Failure> {
-    // The lock is let go at once.
-    if DataDir::open(&config.data)?.lock().is_err() {
+    if DataDir::open(&config.data)?.is_taken() {
         return Ok(true);
     }
     Ok(who_owns(config).await?.iter().any(|owner| !owner.is_dead))

@@ -1,6 +1,7 @@
 use std::{net::TcpListener, path::Path};
 
-use flywheel_log::{ReserveLimits, Space};
+use flywheel_backends::LogFound;
+use flywheel_log::{LogError, LogErrorKind, ReserveLimits, Space};
 use serde::Serialize;
 
 use crate::{
@@ -45,6 +46,7 @@ pub async fn run(global: &Global, _args: Args) -> Result<(), Failure> {
         Ok(config) => {
             checks.push(ok("configuration", "fits"));
             data(&config, &mut checks).await;
+            checks.extend(log(&config).await);
             checks.push(store(&config).await);
             checks.push(catalog(&config).await);
             checks.push(archive(&config).await);
@@ -84,22 +86,66 @@ async fn data(config: &Config, checks: &mut Vec<Check>) {
         return;
     }
     match DataDir::open(folder) {
-        Err(failure) => checks.push(bad("data folder", State::Failed, failure.to_string(), "see the message")),
+        Err(failure) => checks.push(failed("data folder", &failure, "see the message")),
         Ok(dir) => {
             checks.push(ok("data folder", format!("`{}`, layout {}", folder.display(), crate::data::DATA_VERSION)));
             match dir.lock() {
                 Ok(_) => checks.push(ok("loop", "not running")),
-                Err(_) => {
+                Err(failure) if failure.code() == Code::Conflict => {
                     let url = dir.running().map_or_else(String::new, |running| running.url);
                     checks.push(ok("loop", format!("running, {url}")));
                 }
-            }
-            match crate::systems::open_existing(config).await {
-                Ok(backends) => checks.push(ok("log", format!("durability {}", backends.log.durability()))),
-                Err(failure) => checks.push(bad("log", State::Failed, failure.to_string(), "see the message")),
+                Err(failure) => checks.push(failed("data folder", &failure, "let this user write there")),
             }
         }
     }
+}
+
+/// A failure with its own hint, where it has one.
+fn failed(check: &'static str, failure: &Failure, fix: &str) -> Check {
+    bad(check, State::Failed, failure.to_string(), failure.hinted().unwrap_or(fix))
+}
+
+/// One on servers is asked before the first start too; an embedded one is there once the data folder is.
+async fn log(config: &Config) -> Option<Check> {
+    let found = match crate::systems::urls(config).look_at_log().await {
+        Ok(found) => found,
+        Err(error) => return Some(bad("log", State::Failed, format!("{error:#}"), log_fix(&error))),
+    };
+    if config.data.exists() {
+        // Also whether the tables are of this log.
+        match crate::systems::open_existing(config).await {
+            Err(failure) if failure.code() == Code::NotFound => {}
+            Err(failure) => return Some(failed("log", &failure, "see the message; the log is that of `stream.url`")),
+            Ok(backends) if found.is_none() => {
+                return Some(ok("log", format!("durability {}", backends.log.durability())));
+            }
+            Ok(_) => {}
+        }
+    }
+    let LogFound { place, durability, settings, risks } = found?;
+    let finding = format!("{place}, {}", settings.unwrap_or_else(|| format!("durability {durability}")));
+    Some(match risks.is_empty() {
+        true => ok("log", finding),
+        false => bad("log", State::Warning, finding, risks.join("; ")),
+    })
+}
+
+/// The setting to look at; the message says the rest.
+fn log_fix(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}").to_ascii_lowercase();
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<LogError>()).map(LogError::kind);
+    let fix = if text.contains("built without") {
+        "build the program with the feature that is named, or name another log in `stream.url`"
+    } else if text.contains("password") || text.contains("sasl") {
+        "correct user and secret of `stream.url`: `redis://USER@host:port?password.env=NAME`, \
+         `kafka://host:port?sasl.username=USER&sasl.password.env=NAME`"
+    } else if kind.is_some_and(LogErrorKind::is_retryable) {
+        "start the server, or correct host and port in `stream.url`"
+    } else {
+        "correct what the message names in `stream.url`"
+    };
+    fix.to_owned()
 }
 
 /// Less than this is soon full.

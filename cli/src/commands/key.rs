@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     exit::{Code, Failure},
     output,
+    systems::not_opened,
 };
 
 /// Longest name, in characters.
@@ -46,7 +47,8 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         crate::data::DataDir::create(&config.data)?;
     }
     crate::data::DataDir::open(&config.data)?;
-    let keys = crate::systems::urls(&config).open_catalog().await?.source_keys();
+    crate::writable::check_catalog(&config)?;
+    let keys = crate::systems::urls(&config).open_catalog().await.map_err(not_opened)?.source_keys();
     match command {
         Command::Create { source, name, expires } => {
             GameId::new(&source).map_err(|error| {

@@ -31,7 +31,7 @@ pub enum Command {
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let config = Config::load(global)?;
     crate::data::DataDir::open(&config.data)?;
-    let catalog = crate::systems::urls(&config).open_catalog().await?;
+    let catalog = crate::systems::urls(&config).open_catalog().await.map_err(crate::systems::not_opened)?;
     let runs = catalog.runs();
     match command {
         Command::Ls => {

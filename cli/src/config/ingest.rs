@@ -46,6 +46,11 @@ pub struct IngestSettings {
     /// made by `flywheel key create`.
     #[schemars(regex(pattern = "^(optional|required)$"))]
     pub keys: String,
+    /// An event whose `ts_ms` is further ahead of this machine's clock than this is refused (400 `bad_time`); the past is
+    /// always taken.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "schema::span")]
+    pub max_ahead: Duration,
     /// Check the payload of kinds whose fields are known; other kinds are always taken as they are.
     pub check_payloads: bool,
 }
@@ -64,6 +69,7 @@ impl Default for IngestSettings {
             sockets: doors.sockets,
             frame_bytes: doors.frame_bytes,
             keys: "optional".to_owned(),
+            max_ahead: Duration::from_millis(doors.max_ahead_ms),
             check_payloads: doors.check_payloads,
         }
     }
@@ -95,6 +101,9 @@ impl IngestSettings {
                 problems.push(format!("ingest.{name} is {value:?}; it must lie in 100ms..=1h"));
             }
         }
+        if self.max_ahead < Duration::from_secs(1) {
+            problems.push(format!("ingest.max_ahead is {:?}; it must be 1s or more", self.max_ahead));
+        }
         if !matches!(self.keys.as_str(), "optional" | "required") {
             problems.push(format!("ingest.keys is `{}`; it is `optional` or `required`", self.keys));
         }
@@ -123,6 +132,7 @@ impl IngestSettings {
             append_ms: ms(self.append_wait),
             sockets: self.sockets,
             frame_bytes: self.frame_bytes,
+            max_ahead_ms: ms(self.max_ahead),
             check_payloads: self.check_payloads,
             ..IngestConfig::default()
         }

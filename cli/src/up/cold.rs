@@ -14,7 +14,7 @@ use super::degraded::Silence;
 use crate::{
     config::Config,
     exit::{Code, Failure},
-    systems::urls,
+    systems::{archive_not_opened, urls},
 };
 
 /// Between two questions, while it is away and else.
@@ -34,7 +34,7 @@ impl Cold {
     /// If it never would: a setting does not fit, it refuses, or it is the archive of other tables.
     pub async fn open(config: &Config) -> Result<Option<Arc<Self>>, Failure> {
         let opened = urls(config).open_archive_in_time(&config.archive).await;
-        let opened = opened.map_err(|error| Failure::new(Code::Unreachable, error))?;
+        let opened = opened.map_err(archive_not_opened)?;
         Ok(opened.map(|(archive, away)| {
             let cold = Self { archive, silence: Mutex::default() };
             if let Some(why) = away {

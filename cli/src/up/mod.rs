@@ -60,6 +60,7 @@ pub async fn run(config: Config, options: Options) -> Result<(), Failure> {
     let started = Instant::now();
     let started_ms = jiff::Timestamp::now().as_millisecond();
     let data = DataDir::create(&config.data)?;
+    crate::writable::check(&config)?;
     let least = config.stream.reserve_bytes;
     if let Some(free) = crate::commands::doctor::free_bytes(data.root()).filter(|free| *free < least) {
         return Err(Failure::msg(

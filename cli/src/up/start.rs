@@ -13,11 +13,11 @@ use flywheel_catalog::{RunFilter, RunId, RunState};
 use flywheel_control::{ControlConfig, HistoryKeeper};
 use flywheel_events::{BaseKey, System};
 use flywheel_flows::{Assemble, AssembleConfig, Land, LandConfig};
-use flywheel_ingest::{Door, KeyRing, RingConfig, SpoolConfig};
+use flywheel_ingest::{Door, KeyRing, KeyRule, RingConfig, SpoolConfig};
 use flywheel_judge::{Judge, JudgeConfig};
 use flywheel_kit::{Emitter, EmitterConfig, ServeConfig};
 use flywheel_lake::CompactOptions;
-use flywheel_log::{Reserve, ReserveLimits, Topic};
+use flywheel_log::{Reserve, ReserveLimits};
 use flywheel_maintain::{Archive, Maintain, MaintainConfig, StreamArchive, Trim, TrimConfig};
 use flywheel_policy::{LivePolicy, NetworkSpec};
 use flywheel_registry::Registry;
@@ -109,11 +109,8 @@ pub async fn start(
     let stops = Stops::default();
     let mut rest = JoinSet::new();
     rest.spawn(embedded.serve(stops.rest.clone()).context("serving the log to the trainer")?);
-    let topic = Topic::new(System::Tank.topic());
     let partitions = config.stream.partitions;
-    backends.log.create_topic(&topic, partitions).await.map_err(|error| {
-        Failure::new(Code::Conflict, error).hint("stream.partitions is fixed once there are events; set it back")
-    })?;
+    let topic = crate::topic::create(backends.log.as_ref(), partitions).await?;
     // A first champion, so that everybody has something to start from.
     let base = BaseKey::new(&config.agent.base_key).context("agent.base_key")?;
     let spec = NetworkSpec::new(OBSERVATION_LEN, config.train.hidden(), ACTIONS);
@@ -382,7 +379,12 @@ pub async fn start(
     }));
     rest.spawn(Arc::clone(&view).keep_fresh(stops.rest.clone()));
     let address = page.local_addr().context("the page's address")?;
-    let control = ControlConfig { doors, hosts: config.up.hosts.clone(), ..ControlConfig::default() };
+    let control = ControlConfig {
+        doors,
+        keyed_doors: config.ingest.key_rule() == KeyRule::Required,
+        hosts: config.up.hosts.clone(),
+        ..ControlConfig::default()
+    };
     let app = flywheel_control::router(Arc::clone(&view) as _, prometheus, control, stops.rest.clone());
     let stop = stops.rest.clone();
     rest.spawn(async move {

@@ -30,7 +30,7 @@ pub fn metrics_router(metrics: PrometheusHandle, stop: CancellationToken) -> Rou
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(Arc::new(Bare { metrics, stop, began: Instant::now() }))
-        .layer(from_fn_with_state(guard::Names::new(Vec::new()), guard::check))
+        .layer(from_fn_with_state(guard::Guard::new(Vec::new(), false), guard::check))
         .layer(from_fn(guard::headers))
 }
 

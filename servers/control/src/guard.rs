@@ -35,11 +35,16 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
 /// (checked on sockets and on changes), and, when it moved its own name to our address, the `Host` header.
 ///
 /// A socket under `/v1/` takes events, so it is a change; the sockets of the page only tell.
-pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
+///
+/// Doors that let nobody in without a key are open to other machines, by whatever name they call this one: no page knows
+/// a key, so there is nothing that a name or an address would add to it.
+pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let keyed = guard.keyed_doors && is_door(&request);
     if let Some(host) = host
-        && !names.has(host)
+        && !keyed
+        && !guard.names.has(host)
     {
         let problem = Problem::forbidden(format!("`{host}` is not a name of this machine"));
         return problem
@@ -52,26 +57,50 @@ pub(crate) async fn check(State(names): State<Names>, request: Request, next: Ne
     if (changes || upgrade) && !same_origin(headers, host) {
         return Problem::forbidden("the request comes from a page of another origin").into_response();
     }
-    if changes {
+    if changes && !keyed {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
         // An unknown peer is refused too: a server that forgot to pass it on must not open the door.
         if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
-            return Problem::forbidden("changes are taken from this machine only").into_response();
+            let mut problem = Problem::forbidden("changes are taken from this machine only");
+            if is_door(&request) {
+                problem = problem.hint("with `ingest.keys = \"required\"` events are taken from other machines too");
+            }
+            return problem.into_response();
         }
     }
     next.run(request).await
 }
 
+/// What the guard goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    names: Names,
+    /// The doors for events ask everybody for a key.
+    keyed_doors: bool,
+}
+
+impl Guard {
+    /// `names` besides addresses and `localhost`.
+    pub(crate) fn new(names: Vec<String>, keyed_doors: bool) -> Self {
+        Self { names: Names(names.into()), keyed_doors }
+    }
+}
+
+/// Whether events are handed in: exactly what the doors themselves ask for a key.
+fn is_door(request: &Request) -> bool {
+    match request.uri().path() {
+        "/v1/events" => request.method() == Method::POST,
+        "/v1/events/ws" => request.method() == Method::GET && request.headers().contains_key(header::UPGRADE),
+        _ => false,
+    }
+}
+
 /// The names of this server: addresses, `localhost`, and those that somebody gave it. Any other may have been pointed
 /// here by its owner.
 #[derive(Clone, Debug)]
-pub(crate) struct Names(Arc<[String]>);
+struct Names(Arc<[String]>);
 
 impl Names {
-    pub(crate) fn new(given: Vec<String>) -> Self {
-        Self(given.into())
-    }
-
     fn has(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or(""),
@@ -100,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_names_of_this_machine() {
-        let names = Names::new(Vec::new());
+        let names = Names(Arc::default());
         for host in ["127.0.0.1:8080", "localhost", "localhost:1", "[::1]:8080", "192.168.1.9:80"] {
             assert!(names.has(host), "{host}");
         }
@@ -111,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_given_name_is_ours_as_a_whole_and_makes_no_other_ours() {
-        let names = Names::new(vec!["flywheel".to_owned(), "loop.lan".to_owned()]);
+        let names = Names(["flywheel".to_owned(), "loop.lan".to_owned()].into());
         for host in ["flywheel:8080", "flywheel", "FlyWheel:1", "loop.lan", "127.0.0.1:8080", "localhost"] {
             assert!(names.has(host), "{host}");
         }

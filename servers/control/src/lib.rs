@@ -6,7 +6,7 @@
 //!
 //! A slow reader never slows the loop: states and frames are taken from watch channels, so who comes late skips.
 //! Sockets, bodies, messages and kept points are all bounded. What moves a model is answered to this machine only,
-//! and never to a page from elsewhere. Errors are `application/problem+json` (RFC 9457).
+//! and never to a page from elsewhere; so are events, unless their doors ask for a key. Errors are `application/problem+json` (RFC 9457).
 //!
 //! ```no_run
 //! # async fn example(view: std::sync::Arc<dyn flywheel_control::LoopView>) -> Result<(), Box<dyn std::error::Error>> {

@@ -41,6 +41,9 @@ pub struct ControlConfig {
     /// More routes behind the same guard, such as the doors for events. They bound their bodies themselves where they
     /// read them as a stream.
     pub doors: Router,
+    /// The doors take no event without a key, so `POST /v1/events` and the socket `/v1/events/ws` are answered to other
+    /// machines too.
+    pub keyed_doors: bool,
 }
 
 impl Default for ControlConfig {
@@ -53,6 +56,7 @@ impl Default for ControlConfig {
             stub_page: false,
             hosts: Vec::new(),
             doors: Router::new(),
+            keyed_doors: false,
         }
     }
 }
@@ -79,6 +83,7 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     tokio::spawn(metrics::upkeep(metrics.clone(), stop.clone()));
+    let guard = guard::Guard::new(config.hosts, config.keyed_doors);
     let control = Arc::new(Control {
         view,
         metrics,
@@ -111,7 +116,7 @@ pub fn router(
         .merge(config.doors)
         .method_not_allowed_fallback(api::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(guard::Names::new(config.hosts), guard::check))
+        .layer(from_fn_with_state(guard, guard::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn(count))
 }

@@ -33,6 +33,8 @@ pub struct IngestConfig {
     pub frame_bytes: usize,
     /// A silent socket is asked for a sign of life after this time, and closed after twice as long, in milliseconds.
     pub ping_ms: u64,
+    /// An event whose `ts_ms` is further ahead of this machine's clock is refused, in milliseconds.
+    pub max_ahead_ms: u64,
     /// Check the payload of kinds whose fields are known; other kinds are always taken as they are.
     pub check_payloads: bool,
 }
@@ -53,6 +55,7 @@ impl Default for IngestConfig {
             sockets: 256,
             frame_bytes: 4 << 20,
             ping_ms: 20_000,
+            max_ahead_ms: 86_400_000,
             check_payloads: true,
         }
     }

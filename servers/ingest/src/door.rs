@@ -26,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Games, Incoming, IngestConfig, KeyRing, Problem, Source,
     body::Budget,
+    clock::Seen,
     drain::{drain, system_of},
     keys::Credential,
-    metrics::{ACK_SECONDS, EVENTS, GAPS},
+    metrics::{ACK_SECONDS, CLOCK_JUMPS, EVENTS, GAPS},
     spool::{Closed, Pushed, Spool, SpoolConfig, SpoolState, now_ms},
 };
 
@@ -79,7 +80,14 @@ pub(crate) struct Lane {
     pub fresh: Fresh,
 }
 
-pub(crate) type Fresh = BTreeMap<Game, BTreeSet<u64>>;
+pub(crate) type Fresh = BTreeMap<Game, Run>;
+
+/// What comes of one game.
+#[derive(Default)]
+pub(crate) struct Run {
+    pub seqs: BTreeSet<u64>,
+    pub clock: Seen,
+}
 pub(crate) type Lanes = BTreeMap<(System, u32), Lane>;
 
 /// The game that an item is of.
@@ -96,9 +104,18 @@ pub(crate) fn lanes_of(items: &[Item], count: impl Fn(System) -> u32) -> Lanes {
         let lane = lanes.entry((system, partition_of(&item.key, count(system)))).or_default();
         lane.records.push(Record { key: item.key.clone(), value: item.value.clone() });
         lane.seqs.push(item.seq);
-        lane.fresh.entry((system, game)).or_default().insert(item.seq);
+        lane.fresh.entry((system, game)).or_default().seqs.insert(item.seq);
     }
     lanes
+}
+
+/// Items do not say what was seen of the clocks.
+fn keep_clocks(seen: Lanes, lanes: &mut Lanes) {
+    let mut clocks: BTreeMap<Game, Seen> =
+        seen.into_values().flat_map(|lane| lane.fresh).map(|(game, run)| (game, run.clock)).collect();
+    for (game, run) in lanes.values_mut().flat_map(|lane| &mut lane.fresh) {
+        run.clock = clocks.remove(game).unwrap_or_default();
+    }
 }
 
 /// The other way round.
@@ -280,7 +297,9 @@ impl Door {
                 }
                 Pushed::NotNeeded(items) => {
                     let counts = self.counts(&systems).await?.unwrap_or_default();
+                    let seen = std::mem::take(&mut lanes);
                     lanes = lanes_of(&items, |system| counts.get(&system).copied().unwrap_or(self.config.partitions));
+                    keep_clocks(seen, &mut lanes);
                     spooled = false;
                 }
             }
@@ -386,11 +405,12 @@ impl Door {
     ) -> (Lanes, BTreeMap<String, GameAck>, usize) {
         let (mut lanes, mut acks, mut repeated) = (Lanes::new(), BTreeMap::new(), 0);
         let mut games = self.games.lock();
-        for Incoming { system, game, seq, bytes } in events {
+        for Incoming { system, game, seq, ts_ms, bytes } in events {
             let partition = counts.map_or(0, |counts| partition_of(game.as_str().as_bytes(), counts[&system]));
             let key = bytes::Bytes::copy_from_slice(game.as_str().as_bytes());
             let id = (system, game);
-            if let Some(known) = games.get(&id)
+            let known = games.get(&id);
+            if let Some(known) = known
                 && (known.first..=known.last).contains(&seq)
             {
                 acks.insert(id.1.to_string(), GameAck { last_seq: known.last, gaps: Vec::new() });
@@ -398,7 +418,9 @@ impl Door {
                 continue;
             }
             let lane = lanes.entry((system, partition)).or_default();
-            if lane.fresh.entry(id).or_default().insert(seq) {
+            let run = lane.fresh.entry(id).or_default();
+            if run.seqs.insert(seq) {
+                run.clock.see(known.and_then(|known| known.clock), seq, ts_ms);
                 lane.records.push(Record { key, value: bytes });
                 lane.seqs.push(seq);
             } else {
@@ -410,20 +432,21 @@ impl Door {
 
     /// The log took what an earlier process had spooled and acknowledged.
     pub(crate) fn recall(&self, fresh: Fresh) {
-        self.remember(fresh, |_, _, _| {});
+        self.remember(fresh, |_, _, _, _| {});
     }
 
     /// The appends of `fresh` returned: remembers it, and says how far its games are.
     fn note(&self, fresh: Fresh, acks: &mut BTreeMap<String, GameAck>) {
-        self.remember(fresh, |game, last_seq, gaps| {
+        self.remember(fresh, |game, last_seq, gaps, jumps| {
             counter!(GAPS).increment(gaps.len() as u64);
+            counter!(CLOCK_JUMPS).increment(jumps);
             acks.insert(game.1.to_string(), GameAck { last_seq, gaps });
         });
     }
 
-    fn remember(&self, fresh: Fresh, mut each: impl FnMut(Game, u64, Vec<Gap>)) {
+    fn remember(&self, fresh: Fresh, mut each: impl FnMut(Game, u64, Vec<Gap>, u64)) {
         let mut games = self.games.lock();
-        for (game, seqs) in fresh {
+        for (game, Run { seqs, clock }) in fresh {
             let mut gaps = Vec::new();
             let mut last_seq = 0;
             let mut seqs = seqs.into_iter().peekable();
@@ -436,7 +459,10 @@ impl Door {
                 last_seq = known.last;
                 gaps.extend(gap.map(|(from, to)| Gap { from, to }));
             }
-            each(game, last_seq, gaps);
+            if let Some(newest) = clock.clock {
+                games.note_clock(&game, newest);
+            }
+            each(game, last_seq, gaps, clock.jumps);
         }
     }
 

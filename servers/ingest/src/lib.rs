@@ -16,6 +16,8 @@
 //! - **A repeat is left out only when it is surely one**: its `seq` lies in the run of consecutive numbers that this
 //!   process has itself seen acknowledged; see [`Games`]. A gap is accepted and reported; it is closed by sending what
 //!   is missing.
+//! - **The producer's clock orders nothing**: the past is taken, what cannot have happened yet is refused as `bad_time`,
+//!   and a clock that jumps within a game is counted.
 //! - **Who has a key writes the games of that key and no others**, and who has none no game of any key: doors made by
 //!   [`Door::guarded`]. One event of another's game keeps its whole request out.
 //! - **Everything is bounded**: a body, what it inflates to, events per request, depth, bytes in flight over all
@@ -33,6 +35,7 @@
 
 mod blame;
 mod body;
+mod clock;
 mod cloudevents;
 mod config;
 mod door;
@@ -51,6 +54,7 @@ mod source;
 mod spool;
 mod token;
 
+pub use clock::{Clock, JUMP_MS};
 pub use config::IngestConfig;
 pub use door::{Ack, Door, GameAck, Gap};
 pub use http::router;

@@ -8,7 +8,7 @@ use flywheel_events::{DecodeError, Event, GameId, MAX_DEPTH, System, kinds, nest
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{IngestConfig, Problem, Refusal, Source, blame::blame, cloudevents};
+use crate::{IngestConfig, Problem, Refusal, Source, blame::blame, clock, cloudevents, spool::now_ms};
 
 /// An event that was checked, as it will be appended.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Incoming {
     pub system: System,
     pub game: GameId,
     pub seq: u64,
+    /// The producer's clock.
+    pub ts_ms: i64,
     /// The envelope as JSON.
     pub bytes: Bytes,
 }
@@ -66,13 +68,13 @@ pub fn parse(
     source: &Source,
     config: &IngestConfig,
 ) -> Result<Vec<Incoming>, Problem> {
-    let mut events = Vec::new();
+    let (mut events, now_ms) = (Vec::new(), now_ms());
     let mut take = |bytes: Result<Bytes, Refusal>| {
         let index = events.len();
         if index >= config.events_max {
             return Err(too_many(config));
         }
-        let checked = bytes.and_then(|bytes| check(bytes, source, config));
+        let checked = bytes.and_then(|bytes| check(bytes, source, config, now_ms));
         events.push(checked.map_err(|refusal| Problem::bad_event(index, refusal))?);
         Ok(())
     };
@@ -100,7 +102,7 @@ fn too_many(config: &IngestConfig) -> Problem {
     Problem::too_large("too_many_events", detail).hint("send fewer events in one request")
 }
 
-fn check(bytes: Bytes, source: &Source, config: &IngestConfig) -> Result<Incoming, Refusal> {
+fn check(bytes: Bytes, source: &Source, config: &IngestConfig, now_ms: i64) -> Result<Incoming, Refusal> {
     let event = Event::decode(&bytes).map_err(|error| blame(&bytes, &error))?;
     if !config.systems.contains(&event.system) {
         let known: Vec<_> = config.systems.iter().map(|system| system.as_str()).collect();
@@ -111,11 +113,12 @@ fn check(bytes: Bytes, source: &Source, config: &IngestConfig) -> Result<Incomin
     if i64::try_from(event.seq).is_err() {
         return Err(Refusal::new("bad_seq", "seq", format!("`seq` {} does not fit 63 bits", event.seq)));
     }
+    clock::check(event.ts_ms, now_ms, config.max_ahead_ms)?;
     source.check(&event.game_id)?;
     if config.check_payloads {
         payload_fits(&event).map_err(|error| blame(&bytes, &error))?;
     }
-    Ok(Incoming { system: event.system, game: event.game_id, seq: event.seq, bytes })
+    Ok(Incoming { system: event.system, game: event.game_id, seq: event.seq, ts_ms: event.ts_ms, bytes })
 }
 
 /// Payloads of kinds that our own flows read must have the fields that they read.

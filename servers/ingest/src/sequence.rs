@@ -4,11 +4,15 @@ use std::{collections::HashMap, mem};
 
 use flywheel_events::{GameId, System};
 
+use crate::clock::Clock;
+
 /// What is known of one game: every `seq` of `first..=last` was acknowledged by the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     pub first: u64,
     pub last: u64,
+    /// Of its producer, where it was looked at.
+    pub clock: Option<Clock>,
 }
 
 /// The runs of consecutive `seq` that this process has seen acknowledged: one run a game, the newest.
@@ -43,20 +47,29 @@ impl Games {
 
     /// `first..=last` were acknowledged. Returns what is known now, and the numbers that were jumped over.
     pub fn note(&mut self, game: &(System, GameId), first: u64, last: u64) -> (Known, Option<(u64, u64)>) {
-        let run = Known { first, last };
-        let (known, gap) = match self.get(game) {
+        let before = self.get(game);
+        let clock = before.and_then(|known| known.clock);
+        let run = Known { first, last, clock };
+        let (known, gap) = match before {
             None => (run, None),
             #[cfg(flywheel_bug)]
             Some(known) if first > known.last && crate::seeded_bug("gap-counts-as-seen") => {
-                (Known { first: known.first, last }, None)
+                (Known { first: known.first, last, clock }, None)
             }
             Some(known) if first > known.last.saturating_add(1) => (run, Some((known.last + 1, first - 1))),
             // Late: it may be a repeat, or close a gap; the newest run says more about what comes next.
             Some(known) if last.saturating_add(1) < known.first => (known, None),
-            Some(known) => (Known { first: known.first.min(first), last: known.last.max(last) }, None),
+            Some(known) => (Known { first: known.first.min(first), last: known.last.max(last), clock }, None),
         };
         self.put(game.clone(), known);
         (known, gap)
+    }
+
+    /// What its producer's clock said last.
+    pub fn note_clock(&mut self, game: &(System, GameId), clock: Clock) {
+        if let Some(known) = self.get(game) {
+            self.put(game.clone(), Known { clock: Some(clock), ..known });
+        }
     }
 
     fn put(&mut self, game: (System, GameId), known: Known) {
@@ -110,7 +123,7 @@ mod tests {
             games.note(&game(0), 0, n);
             assert!(games.len() <= 200);
         }
-        assert_eq!(games.get(&game(0)), Some(Known { first: 0, last: 9_999 }));
+        assert_eq!(games.get(&game(0)), Some(Known { first: 0, last: 9_999, clock: None }));
         assert!(games.get(&game(1)).is_none());
         assert!(games.get(&game(9_990)).is_some());
     }

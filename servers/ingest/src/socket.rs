@@ -5,17 +5,19 @@
 //! frames of this socket are acknowledged so far. A frame that cannot be taken is answered by `{"problem":{…}}`
 //! (RFC 9457) and the close; frames behind it are not looked at, so that no later event overtakes it. After any close
 //! the producer connects again and sends everything behind its last answer.
+//! Every refusal is counted by its reason in `flywheel_ingest_refused_total`, and the close repeats that reason.
 //!
 //! | close code | means |
 //! | --- | --- |
+//! | 1002 | no WebSocket frame, or the socket broke |
 //! | 1003 | a binary frame |
-//! | 1007 | a malformed event; the problem names its index and field |
+//! | 1007 | a malformed event, whose index and field the problem names, or text that is not UTF-8 |
 //! | 1008 | no sign of life: neither frame nor pong for two ping intervals; a game of another source, a key that ended |
 //! | 1009 | a frame, or its number of events, is over the limit |
 //! | 1012 | the server stops |
 //! | 1013 | the log is away, its disk nearly full, or too much is under way; come back after a pause |
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -43,6 +45,9 @@ use crate::{
 const FRAMES_TOGETHER: usize = 256;
 /// Bytes of them.
 const BYTES_TOGETHER: usize = 4 << 20;
+
+/// A producer that goes on sending has so long to read why it was refused.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Longest answer. It names each game, and each gap, of the frames that it is about, which takes less than their events
 /// did; a bound below that would break the socket over and over, since the same events are sent again each time.
@@ -86,9 +91,11 @@ pub(crate) async fn open(State(door): State<Arc<Door>>, headers: HeaderMap, upgr
             gauge!(SOCKETS).increment(1.0);
             let mut producer = Producer { door, credential, socket, frames: 0, pinged: false };
             let (code, why) = producer.follow().await;
-            let close = CloseFrame { code, reason: Utf8Bytes::from(why) };
+            let close = CloseFrame { code, reason: Utf8Bytes::from(why.as_ref()) };
             // Whoever does not read is not waited for.
             let _gone = timeout(producer.door.config.ping(), producer.socket.send(Message::Close(Some(close)))).await;
+            // What lies unread when a socket is dropped takes with it what the producer has not read yet.
+            let _silent = timeout(LAST_WORDS, async { while let Some(Ok(_)) = producer.socket.recv().await {} }).await;
             gauge!(SOCKETS).decrement(1.0);
             drop(place);
         })
@@ -102,7 +109,53 @@ struct Producer {
     pinged: bool,
 }
 
-type End = (u16, &'static str);
+type End = (u16, Cow<'static, str>);
+
+fn end(code: u16, why: &'static str) -> End {
+    (code, why.into())
+}
+
+/// Why nothing is read any more.
+enum Stopped {
+    Ended(End),
+    /// A frame that cannot be taken.
+    Refused(Problem),
+}
+
+/// What a failure to read a frame says of it.
+fn unread(error: &axum::Error) -> Stopped {
+    let text = error.to_string();
+    if text.contains("Message too long") {
+        let detail = format!("the frame is too long: {text}; nothing of it was appended");
+        return Stopped::Refused(Problem::too_large("frame_too_long", detail).hint("send fewer events in one frame"));
+    }
+    if text.starts_with("UTF-8 encoding error") {
+        return Stopped::Refused(Problem::bad_request(
+            "not_utf8",
+            "the frame is not UTF-8; nothing of it was appended",
+        ));
+    }
+    // A socket that breaks off is nobody's fault.
+    if text.starts_with("WebSocket protocol error") && !text.contains("clos") {
+        return Stopped::Refused(Problem::bad_request("malformed_frame", text));
+    }
+    Stopped::Ended(end(1002, "the socket broke"))
+}
+
+/// The close that follows a problem.
+fn close_of(problem: &Problem) -> End {
+    let (code, why) = match problem.status {
+        _ if problem.reason == "malformed_frame" => (1002, "that is no frame"),
+        503 | 429 => (1013, "come back later"),
+        413 => (1009, "too much in one frame"),
+        415 => (1003, "events are text frames"),
+        401 | 403 => (1008, "the key does not allow it"),
+        _ if problem.index.is_none() => (1007, "the frame is malformed"),
+        _ => (1007, "an event is malformed"),
+    };
+    // A close has room for 123 bytes.
+    (code, format!("{}: {why}", problem.reason).into())
+}
 
 impl Producer {
     async fn follow(&mut self) -> End {
@@ -112,11 +165,11 @@ impl Producer {
         loop {
             let message = tokio::select! {
                 biased;
-                () = stop.cancelled() => return (1012, "the server stops"),
+                () = stop.cancelled() => return end(1012, "the server stops"),
                 message = self.socket.recv() => message,
                 () = tokio::time::sleep_until(silent_until) => {
                     if self.pinged || self.say(Message::Ping(Bytes::new())).await.is_err() {
-                        return (1008, "no sign of life");
+                        return end(1008, "no sign of life");
                     }
                     self.pinged = true;
                     silent_until = Instant::now() + ping;
@@ -125,50 +178,58 @@ impl Producer {
             };
             silent_until = Instant::now() + ping;
             self.pinged = false;
-            let taken = match self.gather(message) {
-                Ok((frames, end)) => self.take(frames).await.and(end.map_or(Ok(()), Err)),
-                Err(end) => Err(end),
-            };
-            if let Err(end) = taken {
+            let (frames, stopped) = self.gather(message);
+            if let Err(end) = self.take(frames).await {
                 return end;
+            }
+            match stopped {
+                None => {}
+                Some(Stopped::Ended(end)) => return end,
+                Some(Stopped::Refused(problem)) => return self.refuse(&problem).await,
             }
         }
     }
 
+    /// Counts it and says it; the close that follows.
+    async fn refuse(&mut self, problem: &Problem) -> End {
+        counter!(REFUSED, "reason" => problem.reason).increment(1);
+        let said = self.say(Message::Text(json!({ "problem": problem }).to_string().into())).await;
+        said.err().unwrap_or_else(|| close_of(problem))
+    }
+
     /// The frame, and those behind it that have arrived already; and why to stop after them.
-    #[allow(clippy::type_complexity)]
-    fn gather(
-        &mut self,
-        first: Option<Result<Message, axum::Error>>,
-    ) -> Result<(Vec<(Bytes, Ticket)>, Option<End>), End> {
+    fn gather(&mut self, first: Option<Result<Message, axum::Error>>) -> (Vec<(Bytes, Ticket)>, Option<Stopped>) {
         let (mut frames, mut bytes, mut next) = (Vec::new(), 0, Some(first));
         while let Some(message) = next.take() {
-            let end = match message {
+            let stopped = match message {
                 Some(Ok(Message::Text(text))) => {
                     let frame = Bytes::from(text);
                     let mut ticket = self.door.budget.ticket();
-                    if ticket.grow(frame.len()).is_err() {
-                        Some((1013, "too much is under way"))
-                    } else {
-                        bytes += frame.len();
-                        frames.push((frame, ticket));
-                        None
+                    match ticket.grow(frame.len()) {
+                        Err(problem) => Some(Stopped::Refused(problem)),
+                        Ok(()) => {
+                            bytes += frame.len();
+                            frames.push((frame, ticket));
+                            None
+                        }
                     }
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
-                Some(Ok(Message::Binary(_))) => Some((1003, "events are text frames")),
-                Some(Ok(Message::Close(_))) | None => Some((1000, "")),
-                Some(Err(error)) if error.to_string().contains("too long") => Some((1009, "the frame is too long")),
-                Some(Err(_)) => Some((1002, "the socket broke")),
+                Some(Ok(Message::Binary(_))) => {
+                    let detail = "a binary frame; events are text frames, and nothing of it was appended";
+                    Some(Stopped::Refused(Problem::unsupported("binary_frame", detail)))
+                }
+                Some(Ok(Message::Close(_))) | None => Some(Stopped::Ended(end(1000, ""))),
+                Some(Err(error)) => Some(unread(&error)),
             };
-            if let Some(end) = end {
-                return if frames.is_empty() { Err(end) } else { Ok((frames, Some(end))) };
+            if stopped.is_some() {
+                return (frames, stopped);
             }
             if frames.len() < FRAMES_TOGETHER && bytes < BYTES_TOGETHER {
                 next = self.socket.recv().now_or_never();
             }
         }
-        Ok((frames, None))
+        (frames, None)
     }
 
     /// Appends the frames up to the first bad one, answers, then says what is wrong with that one.
@@ -204,24 +265,18 @@ impl Producer {
                 Err(problem) => bad = Some(problem),
             }
         }
-        let Some(problem) = bad else { return Ok(()) };
-        counter!(REFUSED, "reason" => problem.reason).increment(1);
-        let end = match problem.status {
-            503 | 429 => (1013, "come back later"),
-            413 => (1009, "too much in one frame"),
-            401 | 403 => (1008, "the key does not allow it"),
-            _ => (1007, "an event is malformed"),
-        };
-        self.say(Message::Text(json!({ "problem": problem }).to_string().into())).await?;
-        Err(end)
+        match bad {
+            None => Ok(()),
+            Some(problem) => Err(self.refuse(&problem).await),
+        }
     }
 
     /// A producer that does not read its answers does not hold us.
     async fn say(&mut self, message: Message) -> Result<(), End> {
         match timeout(self.door.config.ping(), self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err((1002, "the socket broke")),
-            Err(_) => Err((1008, "answers are not read")),
+            Ok(Err(_)) => Err(end(1002, "the socket broke")),
+            Err(_) => Err(end(1008, "answers are not read")),
         }
     }
 }

@@ -42,6 +42,14 @@ impl CatalogConfig {
         self.url.starts_with("sqlite:")
     }
 
+    /// That file; `None` for a database of a server.
+    pub fn file(&self, data: &Path) -> Option<PathBuf> {
+        match self.place(data) {
+            Ok(Place::File(file)) => Some(file),
+            _ => None,
+        }
+    }
+
     /// Where that is, for people.
     pub fn shown(&self) -> String {
         let at = without_credentials(&self.url);

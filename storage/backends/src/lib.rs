@@ -13,6 +13,7 @@ mod claim;
 mod claimed;
 mod credentials;
 mod explained;
+mod look;
 mod probe;
 mod store;
 
@@ -37,6 +38,7 @@ pub use crate::{
     catalog::CatalogConfig,
     claim::OtherLog,
     claimed::ClaimedArchive,
+    look::LogFound,
     probe::{Probe, Promise, probe},
     store::{Bucket, CredentialsConfig, StoreConfig},
 };

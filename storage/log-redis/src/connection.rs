@@ -33,7 +33,7 @@ impl Persistence {
     }
 
     /// Whether the server may throw streams away by itself.
-    fn may_evict(&self) -> bool {
+    pub fn may_evict(&self) -> bool {
         !["", "0"].contains(&self.maxmemory.as_str()) && self.maxmemory_policy.starts_with("allkeys")
     }
 

@@ -78,6 +78,22 @@ impl std::error::Error for LogError {
     }
 }
 
+/// A topic is there with another number of partitions than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionsDiffer {
+    pub known: u32,
+    pub asked: u32,
+}
+
+impl fmt::Display for PartitionsDiffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { known, asked } = self;
+        write!(f, "it has {known} partitions, {asked} were asked for; set `stream.partitions` to {known}")
+    }
+}
+
+impl std::error::Error for PartitionsDiffer {}
+
 /// Errors that every backend says in the same words.
 impl LogError {
     pub fn unknown_topic(operation: &'static str, topic: &crate::Topic) -> Self {
@@ -94,8 +110,11 @@ impl LogError {
         if known == asked && asked > 0 {
             return Ok(());
         }
-        let why = format!("it has {known} partitions, {asked} were asked for");
-        Err(Self::new(LogErrorKind::Conflict, "creating", topic, why))
+        if known == 0 {
+            let why = "no partition was asked for; set `stream.partitions` to 1 or more";
+            return Err(Self::new(LogErrorKind::Conflict, "creating", topic, why));
+        }
+        Err(Self::new(LogErrorKind::Conflict, "creating", topic, PartitionsDiffer { known, asked }))
     }
 
     /// # Errors

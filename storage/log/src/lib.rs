@@ -16,7 +16,7 @@ mod types;
 mod wrappers;
 
 pub use batch::{MAX_BATCH_BYTES, RECORD_OVERHEAD, batch_bytes, check_batch, take_within};
-pub use error::{LogError, LogErrorKind};
+pub use error::{LogError, LogErrorKind, PartitionsDiffer};
 pub use groups::{GroupOffsets, LocalGroups};
 pub use memory::MemoryLog;
 pub use reserve::{Reserve, ReserveLimits, Shut, Space};

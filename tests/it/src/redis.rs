@@ -85,6 +85,19 @@ impl Redis {
         Appender { reader: BufReader::new(stream.try_clone().expect("a socket has copies")), stream }
     }
 
+    /// Tells the server something, such as `CONFIG SET appendfsync always`.
+    ///
+    /// # Panics
+    /// If it refuses.
+    pub fn command(&self, words: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server takes connections");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket has timeouts");
+        stream.write_all(format!("{words}\r\n").as_bytes()).expect("the server takes commands");
+        let mut said = String::new();
+        BufReader::new(stream).read_line(&mut said).expect("the server answers");
+        assert!(said.starts_with('+'), "the server says {said} to {words}");
+    }
+
     fn answers(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait().expect("the child is ours").is_none() {

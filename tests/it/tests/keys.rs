@@ -1,6 +1,10 @@
 //! Programs with keys: each writes its games and no others, and no secret is left anywhere.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    path::Path,
+};
 
 use flywheel_it::{Loop, Scratch, command, flywheel, get, post_as, program, wait_for};
 use serde_json::{Value, json};
@@ -122,11 +126,12 @@ fn a_key_opens_its_games_alone_until_it_is_revoked_and_its_secret_is_nowhere() {
 }
 
 #[test]
-fn where_keys_are_required_nothing_is_taken_without_one() {
+fn where_keys_are_required_nothing_is_taken_without_one_and_with_one_also_from_other_machines() {
     let Some(program) = program() else { return };
     let scratch = Scratch::new("keys");
-    fs::write(scratch.path().join("flywheel.toml"), "[train]\nenabled = false\n[ingest]\nkeys = \"required\"\n")
-        .unwrap();
+    let listen = if elsewhere().is_some() { "0.0.0.0" } else { "127.0.0.1" };
+    let settings = format!("[train]\nenabled = false\n[up]\nlisten = \"{listen}\"\n[ingest]\nkeys = \"required\"\n");
+    fs::write(scratch.path().join("flywheel.toml"), settings).unwrap();
     let made = flywheel(&program, &scratch.data(), &["key", "create", "--source", "arena-"]);
     let key = made.stdout.trim().to_owned();
     let mut running = Loop::start(&program, &scratch, "up", &["--sessions", "1", "--farm", "0"]);
@@ -135,5 +140,25 @@ fn where_keys_are_required_nothing_is_taken_without_one() {
     assert_eq!(refused(&answer), (401, "key_missing"));
     assert!(answer.1["hint"].as_str().unwrap().contains("flywheel key create"), "{answer:?}");
     assert_eq!(send(&url, Some(&key), &event("arena-1", 0)).0, 200);
+    match elsewhere() {
+        // What this machine sends to an address of its own that is not loopback comes from that address.
+        Some(ip) => {
+            let url = format!("http://{ip}:{}", url.rsplit(':').next().unwrap());
+            assert_eq!(refused(&send(&url, None, &event("arena-1", 1))), (401, "key_missing"));
+            assert_eq!(refused(&send(&url, Some(&key), &event("guest", 0))), (403, "forged_source"));
+            assert_eq!(send(&url, Some(&key), &event("arena-1", 1)).1["games"]["arena-1"]["last_seq"], 1);
+            let promote = format!("{url}/v1/models/tank-ai-dqn/promote");
+            let moved = post_as(&promote, "application/json", Some(&key), r#"{"version":1}"#).unwrap();
+            assert!(moved.0 == 403 && moved.2.contains("this machine only"), "{moved:?}");
+        }
+        None => eprintln!("SKIPPED: this machine has no address but loopback"),
+    }
     assert!(running.terminate().success());
+}
+
+/// An address of this machine by which others would reach it; nothing is sent to find it.
+fn elsewhere() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }

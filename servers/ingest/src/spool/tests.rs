@@ -15,7 +15,7 @@ fn incoming(game: u64, seqs: std::ops::Range<u64>) -> Vec<Incoming> {
     seqs.map(|seq| {
         let event =
             Event::new(System::Tank, "tank.tick", game.clone(), seq, 0).payload(&serde_json::json!({"seq": seq}));
-        Incoming { system: System::Tank, game: game.clone(), seq, bytes: event.encode().into() }
+        Incoming { system: System::Tank, game: game.clone(), seq, ts_ms: 0, bytes: event.encode().into() }
     })
     .collect()
 }

@@ -1,6 +1,7 @@
 //! Every row of what the doors promise, over real HTTP on loopback.
 
 mod bounds;
+mod clocks;
 mod disk;
 mod formats;
 mod keys;
@@ -9,12 +10,16 @@ mod sequence;
 mod socket;
 mod spool;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use flywheel_events::{Event, GameId, System};
 use flywheel_ingest::{Door, IngestConfig, SpoolConfig, router};
 use flywheel_log::{EventLog, MemoryLog, Position, ReadLimit, Topic};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +48,14 @@ impl Server {
 
     pub async fn with(log: Arc<dyn EventLog>, config: IngestConfig) -> Self {
         let stop = CancellationToken::new();
+        metrics();
         let door = Door::new(Arc::clone(&log), config, stop.clone());
         Self::of(log, door, stop).await
     }
 
     pub async fn spooling(log: Arc<dyn EventLog>, spool: &SpoolConfig) -> Self {
         let stop = CancellationToken::new();
+        metrics();
         let door = Door::spooling(Arc::clone(&log), IngestConfig::default(), stop.clone(), spool).unwrap();
         Self::of(log, door, stop).await
     }
@@ -91,6 +98,18 @@ impl Server {
         let events = self.events().await;
         events.iter().filter(|event| event.game_id.as_str() == game).map(|event| event.seq).collect()
     }
+}
+
+fn metrics() -> &'static PrometheusHandle {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    METRICS.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
+}
+
+/// What a line of the metrics says, over all doors of this process; 0 if it is not there.
+pub fn counted(name: &str) -> f64 {
+    let text = metrics().render();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 pub async fn answer(response: reqwest::Response) -> Answer {

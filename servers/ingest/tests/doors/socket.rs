@@ -4,7 +4,14 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest},
+    tungstenite::{
+        Message,
+        client::IntoClientRequest,
+        protocol::frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
 };
 
 use crate::*;
@@ -24,6 +31,50 @@ async fn next(socket: &mut Socket) -> Result<Value, u16> {
             Some(Ok(_)) => {}
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// What was refused, and the code and words of the close behind it.
+async fn refused(socket: &mut Socket) -> (String, u16, String) {
+    let problem = next(socket).await.unwrap();
+    let reason = problem["problem"]["reason"].as_str().unwrap_or_else(|| panic!("{problem}")).to_owned();
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => return (reason, frame.code.into(), frame.reason.to_string()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_socket_refuses_is_counted_by_its_reason_and_named_in_a_problem_and_in_the_close() {
+    let config = IngestConfig { frame_bytes: 10_000, in_flight_bytes: 5_000, ..IngestConfig::default() };
+    let server = Server::with(MemoryLog::new(), config).await;
+    let raw = |bytes: &'static [u8]| Message::Frame(Frame::message(bytes, OpCode::Data(Data::Text), true));
+    for (frame, reason, code) in [
+        (Message::binary(vec![1, 2]), "binary_frame", 1003),
+        (Message::text("x".repeat(10_001)), "frame_too_long", 1009),
+        (Message::text("x".repeat(9_000)), "overloaded", 1013),
+        (raw(&[b'{', 0xff, 0xfe, b'}']), "not_utf8", 1007),
+        (Message::text("{"), "malformed", 1007),
+    ] {
+        let line = format!("flywheel_ingest_refused_total{{reason=\"{reason}\"}}");
+        let before = counted(&line);
+        let mut socket = connect(&server).await;
+        // What came before it is taken, and what comes behind it is not.
+        socket.feed(Message::text(value(reason, 0).to_string())).await.unwrap();
+        socket.flush().await.unwrap();
+        assert_eq!(next(&mut socket).await.unwrap()["accepted"], 1);
+        socket.feed(frame).await.unwrap();
+        socket.feed(Message::text(value(reason, 1).to_string())).await.unwrap();
+        // The socket may be closed already.
+        let _sent_or_closed = socket.flush().await;
+        let (problem, closed, words) = refused(&mut socket).await;
+        assert_eq!((problem.as_str(), closed), (reason, code), "{words}");
+        assert!(words.starts_with(reason), "{words}");
+        assert!(counted(&line) > before, "{reason} is not counted");
+        assert_eq!(server.seqs(reason).await, [0]);
     }
 }
 
@@ -89,10 +140,10 @@ async fn binary_frames_long_frames_silence_and_a_stop_have_their_codes() {
     let server = Server::with(MemoryLog::new(), config).await;
     let mut socket = connect(&server).await;
     socket.send(Message::binary(vec![1, 2])).await.unwrap();
-    assert_eq!(next(&mut socket).await, Err(1003));
+    assert_eq!(refused(&mut socket).await.1, 1003);
     let mut socket = connect(&server).await;
     socket.send(Message::text("x".repeat(10_001))).await.unwrap();
-    assert_eq!(next(&mut socket).await, Err(1009));
+    assert_eq!(refused(&mut socket).await.1, 1009);
     let mut socket = connect(&server).await;
     server.stop.cancel();
     assert_eq!(next(&mut socket).await, Err(1012));

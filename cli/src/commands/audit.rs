@@ -1,4 +1,9 @@
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use flywheel_maintain::FilesChecked;
 
 use crate::{
     Global,
@@ -8,6 +13,9 @@ use crate::{
     output::thousands,
     sharing::who_owns,
 };
+
+/// Between two words on how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,7 +29,7 @@ pub struct Args {
     all: bool,
 }
 
-/// Compares log and tables; exit code 7 if the books do not balance, 75 if events are not landed and nobody is at it.
+/// Compares log and tables, and the tables' files with their checksums; exit code 7 if the books do not balance, 75 if events are not landed and nobody is at it.
 pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     let config = Config::load(global)?;
     let backends = crate::systems::open_existing(&config).await?;
@@ -29,9 +37,15 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         Some(file) => flywheel_maintain::acknowledged(file)?,
         None => Default::default(),
     };
-    let mut report =
-        crate::systems::audit(&backends, crate::systems::open_archive(&config).await?, acknowledged).await?;
-    let ok = report.ok;
+    let files = check_files(global, &backends).await?;
+    let audited = crate::systems::audit(&backends, crate::systems::open_archive(&config).await?, acknowledged).await;
+    let mut report = match audited {
+        Ok(report) => report,
+        // The books cannot be read for the damage, which is told of all the same.
+        Err(_) if !files.damaged.is_empty() => return Err(damaged(global, &files)),
+        Err(error) => return Err(error),
+    };
+    let ok = report.ok && files.damaged.is_empty();
     if let Some(game) = &args.game {
         report.games.retain(|row| row.game_id == *game);
         if report.games.is_empty() {
@@ -42,7 +56,10 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         report.games.retain(|row| !row.ok);
     }
     if global.json {
-        crate::output::out!("{}", serde_json::to_string_pretty(&report)?);
+        let mut text = serde_json::to_value(&report)?;
+        text["ok"] = ok.into();
+        text["files"] = serde_json::to_value(&files)?;
+        crate::output::out!("{}", serde_json::to_string_pretty(&text)?);
     } else {
         let totals = &report.totals;
         crate::output::out!(
@@ -60,7 +77,8 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
             thousands(totals.acknowledged_lost),
             thousands(totals.dead_letters)
         );
-        for problem in &report.problems {
+        crate::output::out!("{}", files_in_words(&files));
+        for problem in files.damaged.iter().chain(&report.problems) {
             crate::output::out!("  {problem}");
         }
         for game in &report.games {
@@ -79,8 +97,53 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     if ok {
         return Ok(());
     }
+    if !files.damaged.is_empty() {
+        return Err(damaged_files(&files));
+    }
     Err(Failure::msg(Code::CheckFailed, "the books do not balance")
         .hint("the games listed above differ; keep the data folder"))
+}
+
+/// Reads every byte of the tables; says how far it is where that takes long.
+async fn check_files(global: &Global, backends: &flywheel_backends::Backends) -> Result<FilesChecked, Failure> {
+    let mut said = Instant::now();
+    let progress = |checked: &FilesChecked, total: u64| {
+        if !global.quiet && said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            let (bytes, total) = (thousands(checked.bytes >> 20), thousands(total >> 20));
+            crate::output::note!("{bytes} of {total} MiB of the tables' files are compared with their checksums");
+        }
+    };
+    Ok(flywheel_maintain::check_files(&backends.lake, progress).await?)
+}
+
+fn files_in_words(files: &FilesChecked) -> String {
+    let mut words = format!(
+        "{} files of the tables ({} MiB): {} are not as they were written",
+        thousands(files.files),
+        thousands(files.bytes >> 20),
+        thousands(files.damaged.len() as u64)
+    );
+    if files.without_checksum > 0 {
+        words += &format!("; {} have no checksum: of older programs, or of others", thousands(files.without_checksum));
+    }
+    words
+}
+
+fn damaged(global: &Global, files: &FilesChecked) -> Failure {
+    if global.json {
+        crate::output::out!("{:#}", serde_json::json!({"ok": false, "files": files}));
+    } else {
+        crate::output::out!("{}", files_in_words(files));
+        files.damaged.iter().for_each(|problem| crate::output::out!("  {problem}"));
+    }
+    damaged_files(files)
+}
+
+fn damaged_files(files: &FilesChecked) -> Failure {
+    let n = files.damaged.len();
+    Failure::msg(Code::CheckFailed, format!("{n} files of the tables are not as they were written"))
+        .hint("keep the data folder, check the disk; rows of theirs may still be in the log or in the archive")
 }
 
 /// Whether a loop runs on the data folder, or other processes land from the same log.

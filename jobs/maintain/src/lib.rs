@@ -4,7 +4,7 @@
 //! [`Trim`] takes from the log what is old and in the tables.
 //! [`audit`] reads the whole log and the whole tables and compares them game by game: every event of the log is in
 //! the table once, with the same content; every transition that a closed game must give is there, and no other.
-//! It shares no code with the flows that it checks.
+//! It shares no code with the flows that it checks. [`check_files`] compares every byte of the tables with its checksum.
 //! [`Archive`] moves whole days of the table `events` to where they are cheap to keep, and back; [`StreamArchive`] keeps what
 //! [`Trim`] takes from the log.
 //! [`DeadLetters`] lists the records that no flow could use, and puts those back into the log that decode by now.
@@ -13,6 +13,7 @@ mod acks;
 mod archive;
 mod audit;
 mod dead_letters;
+mod files;
 mod games;
 mod maintain;
 pub mod metrics;
@@ -30,6 +31,7 @@ pub use dead_letters::{
     DeadLetters, Letter, LetterCounts, LetterFilter, LetterId, LetterList, NotAPosition, ReplayError, ReplayReport,
     Stays, Which,
 };
+pub use files::{FilesChecked, check_files};
 pub use maintain::{Maintain, MaintainConfig, MaintainStats, compact};
 pub use trim::{Trim, TrimConfig, TrimError};
 

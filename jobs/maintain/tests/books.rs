@@ -9,7 +9,7 @@ use flywheel_events::{Event, GameId, System};
 use flywheel_game_api::{EpisodeRow, Experience, ExperienceError, Lane, TransitionRow};
 use flywheel_lake::{CompactOptions, Lake, TableName};
 use flywheel_log::{EventLog, MemoryLog, Record, Topic};
-use flywheel_maintain::{AuditConfig, AuditReport, Maintain, MaintainConfig, audit};
+use flywheel_maintain::{AuditConfig, AuditReport, Maintain, MaintainConfig, audit, check_files};
 use flywheel_tables::{
     DeadLetterRow, DeadLettersBuilder, EpisodeSeatRow, EpisodesBuilder, EventsBuilder, TransitionsBuilder,
 };
@@ -289,4 +289,34 @@ async fn maintenance_merges_small_files_while_it_runs() {
     cancel.cancel();
     task.await.unwrap();
     assert_eq!((events.files().await.unwrap().len(), events.rows().await.unwrap()), (1, 12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_any_table_is_found_by_the_check_of_its_files() {
+    let world = world().await;
+    world.write(None, None).await;
+    world.bury(1).await;
+    let mut told = Vec::new();
+    let good =
+        check_files(&world.lake, |checked, total| told.push((checked.files, checked.bytes, total))).await.unwrap();
+    let bytes = good.bytes;
+    assert_eq!((good.files, good.without_checksum, good.damaged.len()), (4, 0, 0), "{good:?}");
+    assert_eq!(told.last(), Some(&(4, bytes, bytes)));
+
+    let mut bad = Vec::new();
+    for name in [TableName::Events, TableName::Transitions, TableName::Episodes, TableName::DeadLetters] {
+        let file = world.lake.table(name).files().await.unwrap().remove(0);
+        let path = world._dir.path().join(name.as_str()).join(&file.path);
+        let mut flipped = std::fs::read(&path).unwrap();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 4;
+        std::fs::write(&path, flipped).unwrap();
+        bad.push(format!("{name}/{}", file.path));
+        let found = check_files(&world.lake, |_, _| ()).await.unwrap();
+        assert_eq!((found.files, found.bytes, found.damaged.len()), (4, bytes, bad.len()), "{found:?}");
+        assert!(bad.iter().all(|file| found.damaged.iter().any(|why| why.contains(file))), "{found:?}");
+    }
+    std::fs::remove_file(world._dir.path().join(&bad[0])).unwrap();
+    let found = check_files(&world.lake, |_, _| ()).await.unwrap();
+    assert!(found.damaged.len() == 4 && found.damaged.iter().any(|why| why.contains(&bad[0])), "{found:?}");
 }

@@ -194,6 +194,7 @@ mod tests {
             rows: 1,
             modified_ms: n as i64,
             ranges: BTreeMap::new(),
+            sums: None,
         }
     }
 

@@ -17,7 +17,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use crate::{LakeError, LakeErrorKind, file::Stats};
+use crate::{LakeError, LakeErrorKind, file::Stats, sums};
 
 /// One file, encoded, not yet stored.
 pub(crate) struct Encoded {
@@ -129,13 +129,12 @@ impl FileEncoder {
         Ok(())
     }
 
-    pub fn finish(self, system: &str, dt: &str, modified_ms: i64, data_change: bool) -> Result<Encoded, LakeError> {
-        let bytes = self
+    pub fn finish(mut self, system: &str, dt: &str, modified_ms: i64, data_change: bool) -> Result<Encoded, LakeError> {
+        let footer = self
             .writer
-            .into_inner()
-            .map_err(|e| LakeError::new(LakeErrorKind::Internal, "closing a Parquet file of", self.table, e))?
-            .0
-            .freeze();
+            .finish()
+            .map_err(|e| LakeError::new(LakeErrorKind::Internal, "closing a Parquet file of", self.table, e))?;
+        let bytes = std::mem::take(&mut self.writer.inner_mut().0).freeze();
         let pick = |side: fn(&(i64, i64)) -> i64| {
             self.ranges.iter().map(|(name, range)| ((*name).to_owned(), side(range).into())).collect()
         };
@@ -153,7 +152,7 @@ impl FileEncoder {
             modification_time: modified_ms,
             data_change,
             stats: Some(serde_json::to_string(&stats).expect("statistics serialise")),
-            tags: None,
+            tags: Some(sums::tags(&sums::Sums::of(&bytes, &footer))),
             deletion_vector: None,
             base_row_id: None,
             default_row_commit_version: None,

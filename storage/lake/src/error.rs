@@ -2,6 +2,8 @@ use std::fmt;
 
 use deltalake::{DeltaTableError, kernel::transaction::TransactionError};
 
+use crate::sums::Damage;
+
 /// What callers can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LakeErrorKind {
@@ -74,6 +76,15 @@ impl LakeError {
 
     pub(crate) fn store(operation: &'static str, target: impl fmt::Display, source: object_store::Error) -> Self {
         Self::new(store_kind(&source), operation, target, source)
+    }
+
+    /// A read that fails may be tried again; bytes that are not those that were written stay what they are.
+    pub(crate) fn damaged(target: impl fmt::Display, damage: Damage) -> Self {
+        let kind = match damage {
+            Damage::Io(_) | Damage::Passing => LakeErrorKind::Unavailable,
+            _ => LakeErrorKind::Corrupt,
+        };
+        Self::new(kind, "reading file", target, damage)
     }
 
     pub(crate) fn parquet(

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use deltalake::kernel::{Add, LogicalFileView, Remove};
 use serde::{Deserialize, Serialize};
 
+use crate::{Sums, sums::TAG};
+
 /// One Parquet file of a table version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
@@ -17,6 +19,9 @@ pub struct DataFile {
     pub modified_ms: i64,
     /// Smallest and largest value of the columns in [`flywheel_tables::stats_columns`].
     pub ranges: BTreeMap<String, (i64, i64)>,
+    /// What its bytes add up to. Files of older versions of this program, and of other programs, have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums: Option<Sums>,
 }
 
 /// Per-file statistics as Delta writes them.
@@ -46,38 +51,25 @@ impl Stats {
 
 impl DataFile {
     pub(crate) fn from_add(add: &Add) -> Self {
-        Self::build(
-            add.path.clone(),
-            |column| add.partition_values.get(column).cloned().flatten().unwrap_or_default(),
-            add.size,
-            add.modification_time,
-            add.stats.as_deref(),
-        )
+        let partition = |column| add.partition_values.get(column).cloned().flatten().unwrap_or_default();
+        let stats: Stats = add.stats.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let tag = add.tags.as_ref().and_then(|tags| tags.get(TAG)?.as_deref());
+        Self {
+            path: add.path.clone(),
+            system: partition("system"),
+            dt: partition("dt"),
+            bytes: add.size.max(0) as u64,
+            rows: stats.num_records,
+            modified_ms: add.modification_time,
+            ranges: stats.ranges(),
+            sums: tag.and_then(|text| text.parse().ok()),
+        }
     }
 
     pub(crate) fn from_view(view: &LogicalFileView) -> Self {
-        let partition = view.partition_values_map();
-        let column = |name: &str| partition.get(name).cloned().flatten().unwrap_or_default();
-        Self::build(view.path().into_owned(), column, view.size(), view.modification_time(), view.stats().as_deref())
-    }
-
-    fn build(
-        path: String,
-        partition: impl Fn(&str) -> String,
-        size: i64,
-        modified_ms: i64,
-        stats: Option<&str>,
-    ) -> Self {
-        let stats: Stats = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        Self {
-            path,
-            system: partition("system"),
-            dt: partition("dt"),
-            bytes: size.max(0) as u64,
-            rows: stats.num_records,
-            modified_ms,
-            ranges: stats.ranges(),
-        }
+        // Nothing else gives the tags away.
+        #[expect(deprecated)]
+        Self::from_add(&view.add_action())
     }
 
     /// The action that takes this file out of the table without changing its rows.

@@ -48,6 +48,7 @@ mod parts;
 mod scan;
 mod staged;
 mod state;
+mod sums;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -64,6 +65,7 @@ pub use lake::Lake;
 pub use local::DurableFileSystem;
 pub use parts::StoredFile;
 pub use scan::{Range, ScanOptions};
+pub use sums::{NotSums, Sums};
 pub use table::Table;
 pub use upkeep::VacuumReport;
 

@@ -15,6 +15,7 @@ use crate::{
     append::now_ms,
     commit::{Condition, Stop},
     file::Stats,
+    sums::tags,
 };
 
 const STORING: &str = "storing a file of";
@@ -210,7 +211,7 @@ fn add(like: &DataFile, columns: &[&str]) -> Add {
         modification_time: like.modified_ms,
         data_change: true,
         stats: Some(serde_json::to_string(&stats).expect("statistics serialise")),
-        tags: None,
+        tags: like.sums.as_ref().map(tags),
         deletion_vector: None,
         base_row_id: None,
         default_row_commit_version: None,

@@ -1,4 +1,8 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, StringArray},
@@ -11,10 +15,13 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use object_store::{GetResultPayload, ObjectStoreExt, path::Path};
 use parquet::{
     arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
-    file::metadata::ParquetMetaData,
+    file::{
+        metadata::{ParquetMetaData, ParquetMetaDataReader},
+        reader::ChunkReader,
+    },
 };
 
-use crate::{DataFile, LakeError, LakeErrorKind, Table, table::in_order};
+use crate::{DataFile, LakeError, LakeErrorKind, Table, sums::Damage, table::in_order};
 
 /// Rows whose `column` lies in `low..=high` are wanted. Files that cannot hold any are left out; the rows of the
 /// others come all.
@@ -144,11 +151,48 @@ impl Table {
         let read = async { self.inner.store.get(&Path::from(file.path.as_str())).await?.bytes().await };
         let name = format!("{}/{}", self.name(), file.path);
         let bytes = read.await.map_err(|e| LakeError::store("reading file", &name, e))?;
-        if bytes.len() as u64 == file.bytes {
-            return Ok(bytes);
+        verified(&bytes, file, |_| true).map_err(|damage| LakeError::damaged(name, damage))?;
+        Ok(bytes)
+    }
+
+    /// Reads a file from end to end and compares it with the checksums in its commit. `false` if that has none: only its
+    /// length is known then.
+    ///
+    /// # Errors
+    /// `Corrupt` if these are not the bytes that were written, with what is damaged of it; `NotFound` if it is gone; and what
+    /// reading the store may bring.
+    pub async fn verify_file(&self, file: &DataFile) -> Result<bool, LakeError> {
+        let name = format!("{}/{}", self.name(), file.path);
+        let failed = |e| LakeError::store("reading file", &name, e);
+        let found = self.inner.store.get(&Path::from(file.path.as_str())).await.map_err(failed)?;
+        let damage = match found.payload {
+            GetResultPayload::File(open, _) => {
+                let of = file.clone();
+                tokio::task::spawn_blocking(move || verified(&open, &of, |_| true).err())
+                    .await
+                    .map_err(|e| LakeError::new(LakeErrorKind::Internal, "reading file", &name, e))?
+            }
+            GetResultPayload::Stream(mut pieces) => {
+                let (mut bytes, mut sum) = (0, 0);
+                while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+                    bytes += piece.len() as u64;
+                    sum = crc32c::crc32c_append(sum, &piece);
+                }
+                if bytes != file.bytes {
+                    Some(Damage::Length { found: bytes, known: file.bytes })
+                } else if file.sums.as_ref().is_some_and(|sums| sums.whole() != sum) {
+                    // Once more, to find out where: the first look holds a piece of it at a time.
+                    self.file_bytes(file).await?;
+                    Some(Damage::Passing)
+                } else {
+                    None
+                }
+            }
+        };
+        match damage {
+            None => Ok(file.sums.is_some()),
+            Some(damage) => Err(LakeError::damaged(name, damage)),
         }
-        let why = format!("it has {} bytes; its commit says {}", bytes.len(), file.bytes);
-        Err(LakeError::new(LakeErrorKind::Corrupt, "reading file", name, why))
     }
 
     /// The given columns of a file whose bytes are at hand.
@@ -211,25 +255,35 @@ enum Source {
 type Sender = tokio::sync::mpsc::Sender<Result<RecordBatch, LakeError>>;
 
 fn decode(source: Source, file: &DataFile, columns: &Arc<Schema>, name: &str, send: &Sender) {
-    let result = match source {
-        Source::File(open) => {
-            ParquetRecordBatchReaderBuilder::try_new(open).map(|b| decode_all(b, file, columns, name, send))
-        }
-        Source::Bytes(bytes) => {
-            ParquetRecordBatchReaderBuilder::try_new(bytes).map(|b| decode_all(b, file, columns, name, send))
-        }
-    };
+    // Without checksums damage may come as far as the decoder, which panics on some: the end of the rows it must not be.
+    let result = catch_unwind(AssertUnwindSafe(|| match source {
+        Source::File(open) => decode_all(open, file, columns, name, send),
+        Source::Bytes(bytes) => decode_all(bytes, file, columns, name, send),
+    }));
     let error = match result {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error,
-        Err(error) => LakeError::parquet("reading file", name, error),
+        Err(_) => LakeError::new(LakeErrorKind::Corrupt, "reading file", name, "the Parquet decoder panicked"),
     };
     // Nobody listens any more: nothing to tell.
     let _ = send.blocking_send(Err(error));
 }
 
-fn decode_all<R: parquet::file::reader::ChunkReader + 'static>(
-    builder: ParquetRecordBatchReaderBuilder<R>,
+/// Compares what is to be read of a file with its checksums, if there are any.
+fn verified(source: &impl ChunkReader, file: &DataFile, is_wanted: impl Fn(&str) -> bool) -> Result<(), Damage> {
+    let Some(sums) = &file.sums else { return check_length(source, file) };
+    sums.check_tail(source, file.bytes)?;
+    let footer = ParquetMetaDataReader::new().parse_and_finish(source)?;
+    sums.check_columns(source, &footer, is_wanted)
+}
+
+fn check_length(source: &impl ChunkReader, file: &DataFile) -> Result<(), Damage> {
+    let (found, known) = (source.len(), file.bytes);
+    if found == known { Ok(()) } else { Err(Damage::Length { found, known }) }
+}
+
+fn decode_all<R: ChunkReader + 'static>(
+    source: R,
     file: &DataFile,
     columns: &Arc<Schema>,
     name: &str,
@@ -237,6 +291,9 @@ fn decode_all<R: parquet::file::reader::ChunkReader + 'static>(
 ) -> Result<(), LakeError> {
     let inside = columns.fields().iter().filter(|f| !PARTITION_COLUMNS.contains(&f.name().as_str()));
     let wanted: Vec<_> = inside.map(|f| f.name().as_str()).collect();
+    verified(&source, file, |name| wanted.contains(&name)).map_err(|damage| LakeError::damaged(name, damage))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(source).map_err(|e| LakeError::parquet("reading file", name, e))?;
     let rows = rows_at_once(builder.metadata(), &wanted);
     let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().copied());
     let reader = builder
@@ -244,11 +301,17 @@ fn decode_all<R: parquet::file::reader::ChunkReader + 'static>(
         .with_batch_size(rows)
         .build()
         .map_err(|e| LakeError::parquet("reading file", name, e))?;
+    let mut n_rows = 0;
     for batch in reader {
         let batch = batch.map_err(|e| LakeError::new(LakeErrorKind::Corrupt, "reading file", name, e))?;
+        n_rows += batch.num_rows() as u64;
         if send.blocking_send(Ok(complete(&batch, file, columns, name)?)).is_err() {
             return Ok(());
         }
+    }
+    if n_rows != file.rows && file.rows > 0 {
+        let why = format!("it holds {n_rows} rows; its commit says {}", file.rows);
+        return Err(LakeError::new(LakeErrorKind::Corrupt, "reading file", name, why));
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -34,6 +35,11 @@ pub struct Faults {
     before: AtomicU64,
     after: AtomicU64,
     seed: AtomicU64,
+    puts: AtomicU64,
+    /// Numbers of the first put that fails with `os_error`, and of the first after it that does not.
+    full: AtomicU64,
+    roomy: AtomicU64,
+    os_error: AtomicI32,
 }
 
 impl Faults {
@@ -50,8 +56,24 @@ impl Faults {
         self.after.store(after, SeqCst);
     }
 
+    /// These puts (1-based, counted from now) fail undone with this error of the system, as on a full or a broken disk; all
+    /// else works.
+    pub fn puts_fail(&self, which: Range<u64>, os_error: i32) {
+        self.os_error.store(os_error, SeqCst);
+        self.puts.store(0, SeqCst);
+        self.full.store(which.start, SeqCst);
+        self.roomy.store(which.end, SeqCst);
+    }
+
+    /// Puts since [`Faults::puts_fail`].
+    pub fn puts(&self) -> u64 {
+        self.puts.load(SeqCst)
+    }
+
     /// Everything works again.
     pub fn heal(&self) {
+        self.full.store(0, SeqCst);
+        self.os_error.store(0, SeqCst);
         self.death.store(0, SeqCst);
         self.flaky_puts(0, 0, 0);
     }
@@ -74,6 +96,10 @@ impl Faults {
         }
         if !is_put {
             return None;
+        }
+        let (put, full) = (self.puts.fetch_add(1, SeqCst) + 1, self.full.load(SeqCst));
+        if full != 0 && (full..self.roomy.load(SeqCst)).contains(&put) {
+            return Some(Fail::Before);
         }
         // splitmix64
         let mut x = self.seed.load(SeqCst).wrapping_add(n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -101,18 +127,22 @@ impl FaultyStore {
     }
 }
 
-fn failure<T>() -> Result<T> {
-    Err(Error::Generic { store: "faulty store", source: "the test said so".into() })
+fn failure<T>(faults: &Faults) -> Result<T> {
+    let source = match faults.os_error.load(SeqCst) {
+        0 => "the test said so".into(),
+        os_error => std::io::Error::from_raw_os_error(os_error).into(),
+    };
+    Err(Error::Generic { store: "faulty store", source })
 }
 
 macro_rules! faulty {
     ($self:ident, $is_put:literal, $work:expr) => {
         match $self.faults.next($is_put) {
             None => $work.await,
-            Some(Fail::Before) => failure(),
+            Some(Fail::Before) => failure(&$self.faults),
             Some(Fail::After) => {
                 let _ = $work.await;
-                failure()
+                failure(&$self.faults)
             }
         }
     };
@@ -141,21 +171,21 @@ impl ObjectStore for FaultyStore {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         match self.faults.next(false) {
             None => self.inner.delete_stream(locations),
-            Some(_) => stream::once(async { failure() }).boxed(),
+            Some(_) => stream::iter([failure(&self.faults)]).boxed(),
         }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.faults.next(false) {
             None => self.inner.list(prefix),
-            Some(_) => stream::once(async { failure() }).boxed(),
+            Some(_) => stream::iter([failure(&self.faults)]).boxed(),
         }
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.faults.next(false) {
             None => self.inner.list_with_offset(prefix, offset),
-            Some(_) => stream::once(async { failure() }).boxed(),
+            Some(_) => stream::iter([failure(&self.faults)]).boxed(),
         }
     }
 

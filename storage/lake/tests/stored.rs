@@ -38,6 +38,7 @@ fn like(bytes: usize) -> DataFile {
         rows: 1,
         modified_ms: 0,
         ranges: Default::default(),
+        sums: None,
     }
 }
 

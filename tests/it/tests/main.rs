@@ -10,6 +10,7 @@ mod keys;
 mod kill_loop;
 mod restart;
 mod scale_out;
+mod terminated;
 mod torture;
 mod watched;
 mod whole_loop;

@@ -1,6 +1,13 @@
 //! librdkafka's clients: how they are set up, what they last complained of, and their errors in the words of the log.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use flywheel_log::{LogError, LogErrorKind};
 use parking_lot::Mutex;
@@ -12,21 +19,46 @@ use rdkafka::{
     util::Timeout,
 };
 
-use crate::config::KafkaConfig;
+use crate::{config::KafkaConfig, heard::Heard};
+
+/// How often a broker may turn us away before opening gives up.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// The last complaint of any client of this log: a timeout alone does not say why.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Option<String>>);
+pub(crate) struct Health {
+    last: Mutex<Option<Heard>>,
+    /// When a broker first turned us away.
+    refused: Mutex<Option<Instant>>,
+    /// Before that, what goes wrong ends in one error, and nobody needs to be warned of it as well.
+    is_open: AtomicBool,
+}
 
 impl Health {
     fn note(&self, line: &str) {
-        // `[thrd:…]: host:port/bootstrap: why (after …)`: the thread says nothing to a reader.
-        let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
-        *self.0.lock() = Some(line.trim().to_owned());
+        let heard = Heard::parse(line);
+        // Says nothing that the timeout does not.
+        if heard.what.contains("brokers are down") {
+            return;
+        }
+        if heard.fix().1 {
+            self.refused.lock().get_or_insert_with(Instant::now);
+        }
+        *self.last.lock() = Some(heard);
     }
 
-    fn last(&self) -> Option<String> {
-        self.0.lock().clone()
+    /// Whether a broker has turned us away for a while: another try would end like the last ones.
+    pub fn is_refused(&self) -> bool {
+        self.refused.lock().is_some_and(|since| since.elapsed() >= REFUSED_FOR)
+    }
+
+    pub fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Connections are cut from now on, and nobody needs to be warned of it.
+    pub fn closing(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
     }
 }
 
@@ -36,10 +68,12 @@ pub(crate) struct Context(pub Arc<Health>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Error as i32 {
+        let is_open = self.0.is_open.load(Ordering::Relaxed);
+        // A port that speaks something else hangs up, which is no error to librdkafka; later, brokers end idle connections.
+        if (level as i32) <= RDKafkaLogLevel::Error as i32 || (facility == "FAIL" && !is_open) {
             self.0.note(line);
         }
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
+        if is_open && (level as i32) <= RDKafkaLogLevel::Warning as i32 {
             tracing::warn!(facility, "{}", line);
         } else {
             tracing::debug!(facility, "{}", line);
@@ -132,23 +166,15 @@ impl Errors {
 
     /// The brokers gave no answer in time: says what was heard last and what to do about it.
     pub fn unavailable(&self, operation: &'static str, target: impl fmt::Display, what: &str) -> LogError {
-        let heard = self.health.last();
-        let text = format!("{what} {}", heard.as_deref().unwrap_or_default()).to_ascii_lowercase();
-        let fix = if text.contains("authorization") {
-            "the user may not do this; grant it by `kafka-acls`"
-        } else if text.contains("authentication") || text.contains("sasl") {
-            "check `sasl.mechanism`, `sasl.username` and the secret that `sasl.password.env` or `.file` names"
-        } else if text.contains("certificate") || text.contains("ssl") {
-            "check `security.protocol` and `ssl.ca.location`"
-        } else if text.contains("apiversion") || text.contains("disconnected") || text.contains("invalid") {
-            "check that this port belongs to a Kafka broker (0.11 or newer) and speaks what `security.protocol` says"
-        } else if text.contains("not enough") {
-            "bring the missing replicas back, or lower the topic's `min.insync.replicas`"
-        } else {
-            "start the broker, or correct host and port in the URL of the log"
+        let heard = self.health.last.lock().clone().unwrap_or_default();
+        let (fix, refused) = Heard { what: format!("{what} {}", heard.what), ..Heard::default() }.fix();
+        let waited = format!("{what} ({} within {:?})", self.config.target(), self.config.timeout);
+        let why = match (refused, heard.what.is_empty()) {
+            (_, true) => format!("{waited}; {fix}"),
+            // How long nobody answered is of no interest then.
+            (true, false) => format!("{heard}; {fix}"),
+            (false, false) => format!("{waited}; last heard: {heard}; {fix}"),
         };
-        let heard = heard.map(|line| format!("; last heard: {line}")).unwrap_or_default();
-        let why = format!("{what} ({} within {:?}){heard}; {fix}", self.config.target(), self.config.timeout);
         LogError::new(LogErrorKind::Unavailable, operation, target, why)
     }
 }

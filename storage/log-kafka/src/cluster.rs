@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
@@ -73,14 +74,43 @@ impl Cluster {
         let setting_up =
             |error: KafkaError| LogError::new(LogErrorKind::InvalidData, "setting up", &target, error.to_string());
         let context = || Context(Arc::clone(&errors.health));
-        let query = Arc::new(reader(&errors.config).create_with_context(context()).map_err(setting_up)?);
-        let admin = base(&errors.config).create_with_context(context()).map_err(setting_up)?;
+        let query = reader(&errors.config).set_log_level(RDKafkaLogLevel::Info).create_with_context(context());
+        let query = Arc::new(query.map_err(setting_up)?);
+        // It never listens to its own log, which would grow; the other client meets the same brokers.
+        let admin = base(&errors.config)
+            .set_log_level(RDKafkaLogLevel::Emerg)
+            .create_with_context(context())
+            .map_err(setting_up)?;
         let default = RwLock::new(Durability::Memory);
         let this =
             Arc::new(Self { query, admin, errors, topics: RwLock::default(), asked: Default::default(), default });
+        this.greet().await?;
         this.refresh(Instant::now()).await?;
         this.read_defaults().await;
         Ok(this)
+    }
+
+    /// Waits for the first answer of a broker, up to the timeout; not that long where one turns us away, since it will do
+    /// so again.
+    async fn greet(&self) -> Result<(), LogError> {
+        let until = Instant::now() + self.errors.config.timeout;
+        let mut slice = Duration::from_millis(500);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let patience = left.min(slice).max(Duration::from_millis(1));
+            let answer = self
+                .blocking("asking for the brokers of", &self.errors.config.target(), move |query, _| {
+                    query.fetch_metadata(Some("__consumer_offsets"), patience).map(|_| ())
+                })
+                .await;
+            match answer {
+                Err(error) if error.kind().is_retryable() && left > slice && !self.errors.health.is_refused() => {
+                    // An answer may take longer than a slice.
+                    slice *= 2;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Runs what blocks off the workers.
@@ -91,7 +121,13 @@ impl Cluster {
         act: impl FnOnce(&BaseConsumer<Context>, Duration) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, LogError> {
         let (query, timeout) = (Arc::clone(&self.query), self.errors.config.timeout);
-        let done = tokio::task::spawn_blocking(move || act(&query, timeout)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = act(&query, timeout);
+            // Why it failed is said in the client's log.
+            done.is_err().then(|| listen(&query));
+            done
+        });
+        let done = done.await;
         done.map_err(|error| LogError::new(LogErrorKind::Internal, operation, target, error))?
             .map_err(|error| self.errors.error(operation, target, &error))
     }
@@ -129,6 +165,7 @@ impl Cluster {
         let target = self.errors.config.target();
         self.blocking("asking for the topics of", &target, move |query, timeout| {
             let metadata = query.fetch_metadata(None, timeout)?;
+            listen(query);
             let seen = metadata.topics().iter().filter_map(|topic| {
                 let ours = topic.name().strip_prefix(&prefix)?;
                 let partitions = topic.partitions();
@@ -215,6 +252,7 @@ impl Cluster {
     async fn read_defaults(&self) {
         let broker = self.blocking("asking for the brokers of", "the cluster", |query, timeout| {
             let metadata = query.fetch_metadata(Some("__consumer_offsets"), timeout)?;
+            listen(query);
             Ok(metadata.brokers().first().map(|broker| broker.id()))
         });
         let Ok(Some(id)) = broker.await else { return };
@@ -344,6 +382,15 @@ impl Cluster {
         }
         lane.trimmed_below(keep_from);
         Ok(())
+    }
+}
+
+/// Takes what librdkafka has logged: it is kept in a queue until somebody polls.
+fn listen(query: &BaseConsumer<Context>) {
+    for _ in 0..100 {
+        if query.poll(Duration::from_millis(2)).is_none() {
+            return;
+        }
     }
 }
 

@@ -51,16 +51,38 @@ const CLIENT: &[&str] = &[
     "security.protocol",
     "socket.keepalive.enable",
     "ssl.ca.location",
+    "ssl.ca.pem",
     "ssl.certificate.location",
+    "ssl.certificate.pem",
     "ssl.cipher.suites",
     "ssl.endpoint.identification.algorithm",
     "ssl.key.location",
     "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
     "enable.ssl.certificate.verification",
 ];
 
+/// Other names that librdkafka knows for them.
+const ALIASES: &[(&str, &str)] = &[("sasl.mechanisms", "sasl.mechanism"), ("compression.codec", "compression.type")];
+
+/// What Kafka's own clients call otherwise, and what to write instead.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("bootstrap.servers", "the brokers stand before the `?`"),
+    ("sasl.jaas.config", "use `sasl.username=` and `sasl.password.env=` or `.file=`"),
+    ("ssl.truststore.", "use `ssl.ca.location=`, a file with the certificates as PEM"),
+    (
+        "ssl.keystore.type",
+        "use `ssl.keystore.location=` for PKCS#12, `ssl.certificate.location=` and `ssl.key.location=` for PEM",
+    ),
+];
+
 /// What a URL must not contain, because URLs are printed.
-const SECRETS: &[&str] = &["sasl.password", "ssl.key.password"];
+const SECRETS: &[&str] = &["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password"];
+
+/// Paths; that the file is there is looked at before any broker is asked.
+const FILES: &[&str] = &["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location"];
 
 /// What the topics that we create are like unless the URL says otherwise: nothing goes before it is trimmed, times are
 /// the broker's, and the largest batch fits into one record batch.
@@ -146,31 +168,40 @@ impl KafkaConfig {
                 let bad = || format!("`{key}={value}` is no number of copies");
                 self.replication = Some(value.parse().ok().filter(|n| (1..=100).contains(n)).ok_or_else(bad)?);
             }
-            _ if SECRETS.contains(&key) => {
-                // The value is not repeated.
-                return Err(format!(
-                    "`{key}` would be seen by all who see the URL; use `{key}.env=NAME` or `{key}.file=PATH`"
-                ));
+            _ if key.starts_with("topic.") => {
+                self.topic.insert(key["topic.".len()..].to_owned(), value.to_owned());
             }
-            _ if CLIENT.contains(&key) => {
-                self.client.insert(key.to_owned(), value.to_owned());
-            }
-            _ => {
-                if let Some(name) = key.strip_prefix("topic.") {
-                    self.topic.insert(name.to_owned(), value.to_owned());
-                } else if let Some(name) = key.strip_suffix(".env").filter(|name| CLIENT.contains(name)) {
-                    let found = std::env::var(value).map_err(|_| format!("`{key}`: there is no variable `{value}`"))?;
-                    self.client.insert(name.to_owned(), found);
-                } else if let Some(name) = key.strip_suffix(".file").filter(|name| CLIENT.contains(name)) {
-                    let found = std::fs::read_to_string(value).map_err(|e| format!("`{key}={value}`: {e}"))?;
-                    self.client.insert(name.to_owned(), found.trim_end_matches(['\r', '\n']).to_owned());
-                } else {
-                    return Err(format!(
-                        "`{key}` is not a setting; there are prefix, timeout, tail.bytes, topic.*, {}",
-                        CLIENT.join(", ")
-                    ));
-                }
-            }
+            _ => self.set_client(key, value)?,
+        }
+        Ok(())
+    }
+
+    /// A setting of librdkafka: its value, or by `.env` and `.file` where that is.
+    fn set_client(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let bare = [".env", ".file"].iter().find_map(|from| key.strip_suffix(from)).unwrap_or(key);
+        let name = ALIASES.iter().find(|(alias, _)| *alias == bare).map_or(bare, |(_, name)| *name);
+        if let Some((_, instead)) = ELSEWHERE.iter().find(|(start, _)| bare.starts_with(start)) {
+            return Err(format!("`{bare}` is not a setting here; {instead}"));
+        }
+        if !CLIENT.contains(&name) {
+            let all = CLIENT.join(", ");
+            return Err(format!("`{key}` is not a setting; there are prefix, timeout, tail.bytes, topic.*, {all}"));
+        }
+        let found = if key.ends_with(".env") {
+            std::env::var(value).map_err(|_| format!("`{key}`: there is no variable `{value}`"))?
+        } else if key.ends_with(".file") {
+            let text = std::fs::read_to_string(value).map_err(|error| format!("`{key}={value}`: {error}"))?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        } else if SECRETS.contains(&name) {
+            // The value is not repeated.
+            return Err(format!(
+                "`{key}` would be seen by all who see the URL; use `{key}.env=NAME` or `{key}.file=PATH`"
+            ));
+        } else {
+            value.to_owned()
+        };
+        if self.client.insert(name.to_owned(), found).is_some() {
+            return Err(format!("`{name}` is given twice"));
         }
         Ok(())
     }
@@ -206,6 +237,14 @@ impl KafkaConfig {
         }
         if self.client.keys().any(|key| key.starts_with("ssl.")) && !protocol.ends_with("ssl") {
             problems.push("there are TLS settings; `security.protocol=ssl` or `sasl_ssl` turns them on".to_owned());
+        }
+        for (key, path) in self.client.iter().filter(|(key, _)| FILES.contains(&key.as_str())) {
+            // `probe` lets librdkafka look where certificates usually lie.
+            if !(key == "ssl.ca.location" && path == "probe")
+                && let Err(error) = std::fs::metadata(path)
+            {
+                problems.push(format!("`{key}={path}`: {error}"));
+            }
         }
     }
 }
@@ -255,6 +294,31 @@ mod tests {
         }
         assert!(problems("redis://a:1").contains("kafka://"));
         assert!(problems("kafka://").contains("host:port"));
+    }
+
+    #[test]
+    fn settings_go_by_the_names_that_librdkafka_knows_and_others_are_refused_with_what_to_write() {
+        let secret = "sasl.username=u&sasl.password.env=PATH";
+        let url = format!("kafka://a:1?security.protocol=SASL_PLAINTEXT&sasl.mechanisms=PLAIN&{secret}");
+        assert_eq!(KafkaConfig::parse(&url).unwrap().client["sasl.mechanism"], "PLAIN");
+        assert_eq!(
+            KafkaConfig::parse("kafka://a:1?compression.codec=zstd").unwrap().client["compression.type"],
+            "zstd"
+        );
+        let twice = problems(&format!("{url}&sasl.mechanism=PLAIN"));
+        assert!(twice.contains("`sasl.mechanism` is given twice"), "{twice}");
+        let all =
+            problems("kafka://a:1?ssl.truststore.location=/x&sasl.jaas.config=y&bootstrap.servers=b:1&linger.ms=3");
+        for part in ["ssl.ca.location=", "sasl.password.env=", "before the `?`", "`linger.ms` is not a setting"] {
+            assert!(all.contains(part), "{part} in {all}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_named_with_its_path() {
+        let all = problems("kafka://a:1?security.protocol=ssl&ssl.ca.location=/no/ca.pem&ssl.key.pem=k");
+        assert!(all.contains("`ssl.ca.location=/no/ca.pem`: No such file"), "{all}");
+        assert!(all.contains("`ssl.key.pem.file=PATH`") && !all.contains("=k`"), "{all}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod config;
 mod fetch;
 mod follow;
 mod group;
+mod heard;
 mod lane;
 mod log;
 mod writer;

@@ -45,6 +45,7 @@ impl KafkaLog {
         let cluster = Cluster::connect(errors.clone()).await?;
         let fetchers = Fetchers::new(errors.clone());
         let writers = Mutex::new(vec![None; WRITERS]);
+        errors.health.opened();
         let this = Arc::new(Self { cluster, fetchers, follower: OnceLock::new(), writers, errors });
         tracing::info!(brokers = this.errors.config.brokers, durability = %this.durability(), "connected to kafka");
         Ok(this)
@@ -110,6 +111,7 @@ impl KafkaLog {
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
+        self.errors.health.closing();
         if let Some(follower) = self.follower.get() {
             follower.stop();
         }

@@ -15,7 +15,7 @@ use flywheel_log::{
     conformance::{self, DurableLogFixture, LogFixture},
 };
 use flywheel_log_kafka::KafkaLog;
-use harness::Broker;
+use harness::{Broker, Doors};
 
 /// Logs on one broker, told apart by their prefix.
 struct Kafka<'a>(&'a Broker);
@@ -44,7 +44,7 @@ impl DurableLogFixture for Kafka<'_> {
 /// One broker for the whole suite: it takes longer to start than a case takes to run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_the_log_seam_passes_on_a_real_broker_and_kills_lose_nothing_acknowledged() {
-    let Some(mut broker) = Broker::start().await else { return };
+    let Some(mut broker) = Broker::start(&Doors::default()).await else { return };
     let wanted = std::env::var("FLYWHEEL_CASE").unwrap_or_default();
     macro_rules! cases {
         ($($name:ident),* $(,)?) => {$(

@@ -7,11 +7,13 @@
 mod command;
 mod http;
 mod journal;
+mod kafka;
 mod looping;
 mod redis;
 
 pub use command::{Finished, command, flywheel, flywheel_reads, program, python, requires};
 pub use http::{get, post, post_as};
 pub use journal::{Promises, promises};
+pub use kafka::{Kafka, Producer};
 pub use looping::{Loop, Scratch, signal, wait_for};
 pub use redis::{Appender, Redis};

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use flywheel_it::{Loop, Redis, Scratch, flywheel, get, post, program, python, requires, wait_for};
+use flywheel_it::{Kafka, Loop, Redis, Scratch, flywheel, get, post, program, python, requires, wait_for};
 use serde_json::{Value, json};
 
 /// A loop with a little play of its own and no trainer, and its address.
@@ -304,15 +304,58 @@ impl Producer {
     }
 }
 
+/// A log's server of the scenario's own, to be killed and started again.
+enum Server {
+    Redis(Redis),
+    Kafka(Kafka),
+}
+
+impl Server {
+    fn kill(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.kill(),
+            Self::Kafka(kafka) => kafka.kill(),
+        }
+    }
+
+    fn restart(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.restart(),
+            Self::Kafka(kafka) => kafka.restart(),
+        }
+    }
+}
+
+/// A scenario's folder, and one for its server.
+fn scratch_with_server(name: &str) -> (Scratch, PathBuf) {
+    let scratch = Scratch::new(name);
+    let folder = scratch.path().join("server");
+    fs::create_dir_all(&folder).unwrap();
+    (scratch, folder)
+}
+
 #[test]
 fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_kill_of_the_loop() {
     let Some(program) = program() else { return };
-    let scratch = Scratch::new("spool");
-    let folder = scratch.path().join("redis");
-    fs::create_dir_all(&folder).unwrap();
-    let Some(mut redis) = Redis::syncing(&folder, "always") else { return };
-    let settings = format!("[stream]\nurl = \"{}?timeout=30s\"\n", redis.url());
-    let (running, first) = start(&program, &scratch, &settings);
+    let (scratch, folder) = scratch_with_server("spool");
+    let Some(redis) = Redis::syncing(&folder, "always") else { return };
+    let url = format!("{}?timeout=30s", redis.url());
+    what_the_doors_took_while_the_log_was_killed(&program, &scratch, Server::Redis(redis), &url);
+}
+
+#[test]
+fn what_the_doors_took_while_kafka_was_killed_is_in_the_table_once_also_after_a_kill_of_the_loop() {
+    let Some(program) = program() else { return };
+    let (scratch, folder) = scratch_with_server("spool-kafka");
+    let Some(kafka) = Kafka::start(&program, &folder) else { return };
+    let url = format!("{}?timeout=5s", kafka.url());
+    what_the_doors_took_while_the_log_was_killed(&program, &scratch, Server::Kafka(kafka), &url);
+}
+
+fn what_the_doors_took_while_the_log_was_killed(program: &Path, scratch: &Scratch, mut server: Server, url: &str) {
+    let name = url.split_once(':').unwrap().0;
+    let settings = format!("[stream]\nurl = \"{url}\"\n");
+    let (running, first) = start(program, scratch, &settings);
     let names = ["guest-1", "guest-2", "guest-3"];
     let producers: [Producer; 3] = Default::default();
     let (url, stop) = (Mutex::new(first.clone()), AtomicBool::new(false));
@@ -332,9 +375,9 @@ fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_
         let _stopped = Stopped(&stop);
         each("events in the log", |one| &one.direct, 10);
 
-        redis.kill();
+        server.kill();
         each("events in the spool", |one| &one.spooled, 50);
-        wait_until_it_says(&program, &scratch, &first, "log", "redis");
+        wait_until_it_says(program, scratch, &first, "log", name);
         let stream = status(&first)["stages"].as_array().unwrap().iter().find(|one| one["name"] == "stream").cloned();
         let stream = stream.unwrap();
         assert!(stream["why_waiting"].as_str().unwrap().contains("spool of the doors holds"), "{stream}");
@@ -345,19 +388,19 @@ fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_
         };
         assert!(metric("flywheel_ingest_spool_bytes") > 0.0 && metric("flywheel_ingest_spooled_total") >= 750.0);
 
-        redis.restart();
+        server.restart();
         each("events in the log itself again", |one| &one.direct, 10);
         wait_until_whole(&first);
         assert_eq!(metric("flywheel_ingest_spool_bytes"), 0.0);
         assert_eq!(metric("flywheel_ingest_spooled_total"), metric("flywheel_ingest_drained_total"));
 
-        redis.kill();
+        server.kill();
         each("events in the spool again", |one| &one.spooled, 50);
         running.kill();
         let left = fs::read_dir(scratch.data().join("spool")).unwrap().count();
         assert!(left > 0, "the spool outlives the loop");
-        redis.restart();
-        let mut again = Loop::start(&program, &scratch, "again", &["--sessions", "2", "--farm", "0"]);
+        server.restart();
+        let mut again = Loop::start(program, scratch, "again", &["--sessions", "2", "--farm", "0"]);
         let second = again.ready();
         url.lock().unwrap().clone_from(&second);
         each("events in the log of the second loop", |one| &one.direct, 10);
@@ -372,7 +415,7 @@ fn what_the_doors_took_while_redis_was_killed_is_in_the_table_once_also_after_a_
         assert!(again.terminate().success());
     });
     let games = names.iter().zip(&producers).map(|(name, one)| (*name, one.next.load(Ordering::SeqCst) - 1));
-    in_the_table_once(&program, &scratch, &games.collect::<Vec<_>>());
+    in_the_table_once(program, scratch, &games.collect::<Vec<_>>());
     let left = fs::read_dir(scratch.data().join("spool")).unwrap().count();
     assert_eq!(left, 0, "everything went into the log");
 }

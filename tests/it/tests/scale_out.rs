@@ -4,11 +4,9 @@
 //! choices of a run.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Child, Stdio},
+    collections::BTreeSet,
+    env, fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,15 +15,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use flywheel_it::{Appender, Loop, Redis, Scratch, command, flywheel, program, signal, wait_for};
+use flywheel_it::{Appender, Loop, Redis, Scratch, flywheel, program, signal, wait_for};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
+use crate::landers::{Lander, held, kill_and_wait_for_heirs, lines, owners, rows, says};
 
 const PARTITIONS: u32 = 12;
 /// Long enough that a machine which builds beside the test does not lose it by being slow.
 const LEASE: Duration = Duration::from_secs(4);
 const GAMES: u32 = 48;
+const GROUP: &str = "land/fw.tank.events";
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -38,55 +39,6 @@ fn configure(scratch: &Scratch, redis: &Redis, partitions: u32, lease: Duration)
         lease.as_millis()
     );
     fs::write(scratch.path().join("flywheel.toml"), text).unwrap();
-}
-
-/// One `flywheel land`.
-struct Lander {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Lander {
-    fn start(program: &Path, scratch: &Scratch, name: &str, arguments: &[&str]) -> Self {
-        let log = scratch.path().join(format!("{name}.log"));
-        let child = command(program, &scratch.data(), &[&["land"][..], arguments].concat())
-            .env("FLYWHEEL_LOG", "info,sqlx=warn,buoyant_kernel=off")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .expect("the program starts");
-        Self { child, log }
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// SIGTERM, and its end in good order.
-    fn terminate(mut self) {
-        signal(self.child.id(), libc::SIGTERM);
-        let status = wait_for("a lander's end", || self.child.try_wait().unwrap());
-        assert!(status.success(), "{status}: {}", fs::read_to_string(&self.log).unwrap());
-    }
-}
-
-impl Drop for Lander {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// What a lander's log says: the fields of its lines.
-fn lines(log: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let parsed = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    parsed.map(|line| line["fields"].clone()).collect()
-}
-
-fn says(line: &Value, what: &str) -> bool {
-    line["message"].as_str().is_some_and(|message| message.contains(what))
 }
 
 /// Appends events of all games, `FLYWHEEL_RATE` a second, until told to stop; returns how many of each.
@@ -110,37 +62,6 @@ fn produce(mut to: Appender, stop: &AtomicBool, total: &AtomicU64) -> u64 {
     seq
 }
 
-/// Every `seq` of each game in the table.
-fn rows(program: &Path, scratch: &Scratch) -> BTreeMap<String, Vec<u64>> {
-    let scan = ["table", "scan", "events", "--columns", "game_id,seq", "-n", "1000000000"];
-    let finished = flywheel(program, &scratch.data(), &scan);
-    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    let mut rows: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for line in finished.stdout.lines() {
-        let row: Value = serde_json::from_str(line).expect("a row as JSON");
-        rows.entry(row["game_id"].as_str().unwrap().to_owned()).or_default().push(row["seq"].as_u64().unwrap());
-    }
-    rows.values_mut().for_each(|seqs| seqs.sort_unstable());
-    rows
-}
-
-fn owners(program: &Path, scratch: &Scratch) -> Vec<Value> {
-    let said = flywheel(program, &scratch.data(), &["status", "--json"]);
-    if said.code != Some(0) {
-        return Vec::new();
-    }
-    said.json()["owners"].as_array().cloned().unwrap_or_default()
-}
-
-/// Partitions that living members of a group hold, in order; one that two say to hold is there twice.
-fn held(owners: &[Value], group: &str) -> Vec<u32> {
-    let living = owners.iter().filter(|owner| owner["group"] == group && owner["is_dead"] == json!(false));
-    let mut held: Vec<u32> =
-        living.flat_map(|owner| owner["holds"].as_object().unwrap().keys().map(|p| p.parse().unwrap())).collect();
-    held.sort_unstable();
-    held
-}
-
 #[test]
 fn landers_that_are_killed_and_stopped_past_their_lease_lose_and_double_nothing() {
     let Some(program) = program() else { return };
@@ -160,7 +81,7 @@ fn landers_that_are_killed_and_stopped_past_their_lease_lose_and_double_nothing(
     };
     let mut landers: Vec<Lander> = (0..4).map(&mut start).collect();
     let mut started = landers.len();
-    let (group, all) = ("land/fw.tank.events", (0..PARTITIONS).collect::<Vec<_>>());
+    let (group, all) = (GROUP, (0..PARTITIONS).collect::<Vec<_>>());
     wait_for("a share for each of four", || {
         let owners = owners(&program, &scratch);
         let fair = owners.len() == 4 && owners.iter().all(|owner| owner["holds"].as_object().unwrap().len() == 3);
@@ -231,6 +152,50 @@ fn landers_that_are_killed_and_stopped_past_their_lease_lose_and_double_nothing(
     assert!(refused > 0, "no zombie tried: the scenario shows nothing");
 }
 
+/// What two leases are for: one of silence, at most a quarter until somebody living speaks, and a claim. The tests wait for
+/// a third, for a machine that builds beside them.
+fn within_two_leases(what: &str, (took, silent): (Duration, Duration)) {
+    let leases = took.as_secs_f64() / LEASE.as_secs_f64();
+    println!("{what}: claimed {took:?} ({leases:.2} leases) after the kill, {silent:?} after the last sign of life");
+    assert!(took <= LEASE * 3, "{what}: a lease is {LEASE:?}, and it took {took:?}");
+}
+
+#[test]
+fn the_partitions_of_a_dead_lander_are_a_living_heirs_within_two_leases_also_where_the_first_heir_dies() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("heir");
+    let Some(redis) = Redis::start(scratch.path()) else { return };
+    configure(&scratch, &redis, PARTITIONS, LEASE);
+    let all: Vec<u32> = (0..PARTITIONS).collect();
+    let start = |n| Lander::start(&program, &scratch, &format!("land-{n}"), &[]);
+    // What each of three holds.
+    let shared = || {
+        wait_for("a fair share for each of three", || {
+            let mut owners = owners(&program, &scratch);
+            owners.retain(|owner| owner["is_dead"] == json!(false));
+            let fair = owners.iter().all(|owner| owner["holds"].as_object().unwrap().len() == 4);
+            (held(&owners, GROUP) == all && owners.len() == 3 && fair).then_some(owners)
+        })
+    };
+    let mut landers: Vec<Lander> = (0..3).map(start).collect();
+
+    let mut dead = landers.remove(0);
+    let holds = dead.holds(&shared());
+    let took = kill_and_wait_for_heirs(&mut dead, &[&landers[0], &landers[1]], &holds);
+    within_two_leases("4 partitions of one that was killed", took);
+
+    landers.push(start(3));
+    let owners = shared();
+    let (mut dead, mut first_heir, heir) = (landers.remove(0), landers.remove(0), landers.remove(0));
+    let holds = &dead.holds(&owners) | &first_heir.holds(&owners);
+    dead.kill();
+    // Not dead yet for the others: half of what it held is the first heir's to take over.
+    thread::sleep(LEASE / 2);
+    let took = kill_and_wait_for_heirs(&mut first_heir, &[&heir], &holds);
+    within_two_leases("8 partitions of two of which one was to inherit from the other", took);
+    heir.terminate();
+}
+
 #[test]
 fn a_loop_and_a_lander_beside_it_share_the_partitions_and_the_books_balance() {
     let Some(program) = program() else { return };
@@ -242,7 +207,7 @@ fn a_loop_and_a_lander_beside_it_share_the_partitions_and_the_books_balance() {
     let url = up.ready();
     let all: Vec<u32> = (0..4).collect();
     let pinned = Lander::start(&program, &scratch, "pinned", &["--partitions", "1,3", "--metrics", "127.0.0.1:0"]);
-    let group = "land/fw.tank.events";
+    let group = GROUP;
     wait_for("the loop and the lander to share", || {
         let owners = owners(&program, &scratch);
         let lander = owners.iter().find(|owner| owner["pins"] == json!([1, 3]))?;

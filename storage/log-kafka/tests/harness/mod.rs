@@ -1,6 +1,7 @@
 //! A real Kafka broker (KRaft, one node, loopback) for one test binary; its jars come through Maven once.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -11,10 +12,22 @@ use std::{
 use flywheel_log_kafka::KafkaLog;
 use tempfile::TempDir;
 
+/// What a broker has beside its listener `PLAINTEXT`.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Names of listeners, and what each speaks (`SASL_SSL`).
+    pub listeners: Vec<(&'static str, &'static str)>,
+    /// Lines of `server.properties`.
+    pub properties: String,
+    /// Users with salted passwords, as `kafka-storage format --add-scram` takes them.
+    pub users: Vec<String>,
+}
+
 /// Started with its own folder; killed when dropped.
 pub struct Broker {
     dir: TempDir,
-    port: u16,
+    /// Of each listener.
+    ports: BTreeMap<&'static str, u16>,
     child: Option<Child>,
 }
 
@@ -67,40 +80,50 @@ fn java(libs: &Path) -> Command {
     java
 }
 
-fn free_ports() -> [u16; 2] {
-    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+fn free_ports(n: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Broker {
     /// `None` where there is no Java or Maven, which is said aloud.
-    pub async fn start() -> Option<Self> {
+    pub async fn start(doors: &Doors) -> Option<Self> {
         let libs = jars()?;
         let dir = tempfile::tempdir().unwrap();
-        let [port, controller] = free_ports();
+        let all = [&[("CONTROLLER", "PLAINTEXT"), ("PLAINTEXT", "PLAINTEXT")][..], &doors.listeners].concat();
+        let ports: BTreeMap<_, _> = all.iter().map(|(name, _)| *name).zip(free_ports(all.len())).collect();
+        let (controller, port) = (ports["CONTROLLER"], ports["PLAINTEXT"]);
+        let places: Vec<_> =
+            doors.listeners.iter().map(|(name, _)| format!(",{name}://127.0.0.1:{}", ports[name])).collect();
+        let places = places.concat();
+        let protocols: Vec<_> = all.iter().map(|(name, protocol)| format!("{name}:{protocol}")).collect();
         let properties = dir.path().join("server.properties");
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listeners=CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{port}{places}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{places}\n\
+             listener.security.protocol.map={}\n\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\n\
              log.dirs={}\nnum.partitions=4\nauto.create.topics.enable=true\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              transaction.state.log.num.partitions=4\n\
              share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n",
-            dir.path().join("data").display()
+             group.initial.rebalance.delay.ms=0\n{}",
+            protocols.join(","),
+            dir.path().join("data").display(),
+            doors.properties,
         );
         fs::write(&properties, text).unwrap();
         let formatted = java(&libs)
             .args(["kafka.tools.StorageTool", "format", "-t", "Zmx5d2hlZWwtdGVzdHMAAA", "-c"])
             .arg(&properties)
+            .args(doors.users.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .unwrap();
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let mut broker = Self { dir, port, child: None };
+        let mut broker = Self { dir, ports, child: None };
         broker.launch().await;
         Some(broker)
     }
@@ -139,7 +162,11 @@ impl Broker {
     }
 
     pub fn url(&self, options: &str) -> String {
-        format!("kafka://127.0.0.1:{}?{options}", self.port)
+        self.url_of("PLAINTEXT", options)
+    }
+
+    pub fn url_of(&self, listener: &str, options: &str) -> String {
+        format!("kafka://127.0.0.1:{}?{options}", self.ports[listener])
     }
 }
 

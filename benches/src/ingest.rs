@@ -24,6 +24,7 @@ use flywheel_events::{Event, GameId, System};
 use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats, Sharing};
 use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::{Record, Topic, partition_of};
+use flywheel_tables::EventView;
 use futures::TryStreamExt as _;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -228,14 +229,16 @@ async fn landed(landers: &[Arc<LandStats>], rows: usize) -> anyhow::Result<()> {
 }
 
 /// The same events in two partitions: one lander on one core, and two on two cores that share them, as processes do.
-/// Rows a second of wall time; the peer is the one core.
-fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Option<Figure>> {
+/// Rows a second of wall time; the peer is the one core. Beside it what the machine's second core brings at all: decoding
+/// one event again and again, which shares nothing and fits every cache.
+fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Vec<Figure>> {
     let cores = cores();
-    let [.., first, second] = cores[..] else { return Ok(None) };
+    let [.., first, second] = cores[..] else { return Ok(Vec::new()) };
     let paths = [folder.join("part-0.jsonl"), folder.join("part-1.jsonl")];
     let lines = write_events(&paths, false, rows)?;
     let files: Vec<_> = paths.iter().cloned().zip(lines).collect();
     let (mut one, mut two) = (Vec::new(), Vec::new());
+    let (mut decode_one, mut decode_two) = (Vec::new(), Vec::new());
     for window in 0..=WINDOWS {
         let place = folder.join(format!("cores-{window}"));
         let alone = rows as f64 / race(&place.join("one"), &files, &[(second, [0, 1].into())])?;
@@ -246,11 +249,40 @@ fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Option<Figure>> {
         if window > 0 {
             one.push(alone);
             two.push(together);
+            decode_one.push(decoded(&[second]));
+            decode_two.push(decoded(&[first, second]));
         }
     }
     paths.iter().try_for_each(fs::remove_file).context("removing the events")?;
-    let alone = Figure::new(BENCH, "ingest_small_1core", "rows/s", &one).value;
-    Ok(Some(Figure::new(BENCH, "ingest_small_2cores", "rows/s", &two).against("one core", alone, true)))
+    let beside_one = |metric: &str, unit, two: &[f64], one: &[f64]| {
+        let alone = Figure::new(BENCH, metric, unit, one).value;
+        Figure::new(BENCH, metric, unit, two).against("one core", alone, true)
+    };
+    Ok(vec![
+        beside_one("ingest_small_2cores", "rows/s", &two, &one),
+        beside_one("decode_2cores", "events/s", &decode_two, &decode_one),
+    ])
+}
+
+/// How often a second one event is decoded on all of `cores` together.
+fn decoded(cores: &[usize]) -> f64 {
+    const TIME: Duration = Duration::from_millis(300);
+    let count = |core: usize| {
+        let _pin = Pin::to(core);
+        let event = Sessions::new().event(false).1.encode();
+        let (started, mut n) = (Instant::now(), 0_u64);
+        while started.elapsed() < TIME {
+            for _ in 0..1000 {
+                let seq = EventView::decode(std::hint::black_box(&event)).map(|event| event.seq);
+                n += u64::from(std::hint::black_box(seq).is_ok());
+            }
+        }
+        n as f64 / started.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let counting: Vec<_> = cores.iter().map(|&core| scope.spawn(move || count(core))).collect();
+        counting.into_iter().map(|thread| thread.join().expect("decoding does not panic")).sum()
+    })
 }
 
 /// Seconds until landers, each on its core with its partitions, have landed the files into one table.
@@ -393,9 +425,9 @@ mod tests {
     #[test]
     fn landers_on_two_cores_land_what_one_lands() {
         let folder = Folder::new("cores").unwrap();
-        let figure = two_cores(folder.path(), 500).unwrap();
-        assert_eq!(figure.is_some(), cores().len() > 1);
-        assert!(figure.is_none_or(|figure| figure.value > 0.0));
+        let figures = two_cores(folder.path(), 500).unwrap();
+        assert_eq!(figures.is_empty(), cores().len() < 2);
+        assert!(figures.iter().all(|figure| figure.value > 0.0));
     }
 
     /// `cargo test --release -p flywheel-benches ingest -- --ignored --nocapture`, with FLYWHEEL_PYTHON for the peer.

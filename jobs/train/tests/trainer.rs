@@ -17,7 +17,12 @@ use flywheel_log::{EventLog, Record, Topic, partition_of};
 use flywheel_log_embedded::{EmbeddedConfig, EmbeddedLog, SOCKET};
 use tokio_util::sync::CancellationToken;
 
-const STEPS: &str = "300";
+const STEPS: u64 = 300;
+
+/// `FLYWHEEL_KILLS=30 FLYWHEEL_RESUMES=20` is the long form.
+fn times(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |times| times.parse().expect("a number of times"))
+}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -106,6 +111,13 @@ fn checkpoints(data: &Path) -> usize {
     steps.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count()
 }
 
+/// The step of the newest checkpoint of any run.
+fn newest_checkpoint(data: &Path) -> Option<u64> {
+    let runs = std::fs::read_dir(data.join("runs")).into_iter().flatten().flatten();
+    let steps = runs.flat_map(|run| std::fs::read_dir(run.path()).into_iter().flatten().flatten());
+    steps.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()).max()
+}
+
 /// The log of a data folder, held and served as `flywheel up` does.
 struct HeldLog {
     runtime: tokio::runtime::Runtime,
@@ -146,15 +158,15 @@ fn signal(child: &Child, signal: libc::c_int) {
 
 #[test]
 fn a_trainer_killed_again_and_again_ends_with_the_very_weights_of_one_left_in_peace() {
-    let calm = data();
-    let fixed = ["--follow", "false", "--max-steps", STEPS];
-    assert!(trainer(calm.path(), &fixed).status().unwrap().success());
-    let expected = versions(calm.path());
-    assert_eq!(expected.len(), 1);
+    let wanted = times("FLYWHEEL_KILLS", 8);
+    // More kills need more to do.
+    let steps = (STEPS * wanted.div_ceil(8)).to_string();
+    let fixed = ["--follow", "false", "--max-steps", &steps];
+    let expected = left_in_peace(&fixed);
 
     let wild = data();
     let mut kills = 0;
-    for pause_ms in (0..40).map(|i| 60 + i * 37 % 190) {
+    for pause_ms in (0..wanted * 5).map(|i| 60 + i * 37 % 190) {
         let mut child = trainer(wild.path(), &fixed).spawn().unwrap();
         // It may be anywhere: reading, learning, writing a checkpoint, publishing.
         std::thread::sleep(Duration::from_millis(150 + pause_ms));
@@ -164,15 +176,64 @@ fn a_trainer_killed_again_and_again_ends_with_the_very_weights_of_one_left_in_pe
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
-        if kills == 8 {
+        if kills == wanted {
             break;
         }
     }
     assert!(trainer(wild.path(), &fixed).status().unwrap().success());
     let versions = versions(wild.path());
     // A kill between publishing and the last checkpoint may publish the same weights once more.
-    assert!(versions.iter().all(|version| *version == expected[0]), "after {kills} kills");
-    assert_eq!(states(wild.path())[0], (RunState::Completed, STEPS.parse().unwrap()));
+    assert!(versions.iter().all(|version| *version == expected), "after {kills} kills");
+    assert_eq!(states(wild.path())[0], (RunState::Completed, steps.parse().unwrap()));
+    println!("{kills} kills");
+}
+
+/// The weights that a trainer ends with to which nothing happens.
+fn left_in_peace(arguments: &[&str]) -> String {
+    let calm = data();
+    assert!(trainer(calm.path(), arguments).status().unwrap().success());
+    let [version] = &versions(calm.path())[..] else { panic!("one version is published at the end") };
+    version.clone()
+}
+
+#[test]
+fn a_run_stopped_and_resumed_again_and_again_ends_with_the_very_weights_of_one_left_in_peace() {
+    let wanted = times("FLYWHEEL_RESUMES", 3);
+    // Enough that it never ends before it is told to.
+    let steps = (STEPS * 3 * wanted).to_string();
+    let fixed = ["--follow", "false", "--max-steps", &steps];
+    let expected = left_in_peace(&fixed);
+
+    let data = data();
+    let (mut resumed, mut reached) = (0, None);
+    while resumed < wanted {
+        let mut child = Running(trainer(data.path(), &fixed).spawn().unwrap());
+        // It is told to stop once it has learned something more.
+        until("a checkpoint further on", || {
+            newest_checkpoint(data.path()) > reached || child.0.try_wait().unwrap().is_some()
+        });
+        let id = runtime().block_on(async {
+            let runs = flywheel_backends::open_catalog(data.path()).await.unwrap().runs();
+            let id = runs.list(trains()).await.unwrap().remove(0).id;
+            // Too late is no failure: it has ended.
+            runs.request_stop(&id).await.ok().map(|_| id)
+        });
+        assert!(child.0.wait().unwrap().success());
+        let (state, steps) = states(data.path())[0];
+        reached = Some(steps);
+        let Some(id) = id.filter(|_| state == RunState::Stopped) else { break };
+        runtime().block_on(async {
+            flywheel_backends::open_catalog(data.path()).await.unwrap().runs().resume(&id).await.unwrap();
+        });
+        resumed += 1;
+    }
+    assert!(resumed > 0, "it ended before it could be stopped");
+    if states(data.path())[0].0 != RunState::Completed {
+        assert!(trainer(data.path(), &fixed).status().unwrap().success());
+    }
+    assert!(versions(data.path()).iter().all(|version| *version == expected), "after {resumed} stops");
+    assert_eq!(states(data.path()), [(RunState::Completed, steps.parse().unwrap())]);
+    println!("{resumed} times stopped and resumed");
 }
 
 #[test]

@@ -45,3 +45,6 @@ pub use error::AgentError;
 pub use histogram::{Latency, Quantiles};
 pub use session::SessionState;
 pub use stats::{AgentStats, Learning};
+
+#[cfg(flywheel_bug)]
+include!("../../../scripts/seeded_bug.rs");

@@ -232,6 +232,10 @@ impl Pilot {
         let Some(seen) = message.next_state.as_ref().and_then(|state| self.merge(state)) else {
             return Reply::default();
         };
+        #[cfg(flywheel_bug)]
+        if crate::seeded_bug("swap-without-drain") {
+            self.take_champion();
+        }
         if self.config.swap == Swap::Tick {
             self.take_champion();
         }

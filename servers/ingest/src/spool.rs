@@ -264,6 +264,12 @@ fn write(mut files: Files, state: &State, limit: u64, pushes: Vec<Push>) {
     if kept.is_empty() {
         return;
     }
+    #[cfg(flywheel_bug)]
+    if crate::seeded_bug("spool-acks-before-sync") {
+        for done in kept.drain(..) {
+            let _gone = done.send(Ok(Pushed::Kept));
+        }
+    }
     let written = files.push_frames(&frames);
     state.look(&files);
     // Later events must find that something waits before anybody is told that his are kept.

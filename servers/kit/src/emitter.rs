@@ -294,7 +294,10 @@ impl Inner {
     fn enqueue(&self, item: Item) {
         let mut queue = self.queue.lock();
         let size = item.size();
-        if queue.spill.is_empty() && queue.memory_bytes + size <= self.config.queue_bytes {
+        let fits = queue.memory_bytes + size <= self.config.queue_bytes;
+        #[cfg(flywheel_bug)]
+        let fits = fits || crate::seeded_bug("unbounded-queue");
+        if queue.spill.is_empty() && fits {
             let first = queue.memory.is_empty();
             queue.memory_bytes += size;
             queue.memory.push_back(item);

@@ -14,3 +14,6 @@ pub mod spill;
 pub use emitter::{Emitter, EmitterConfig, EmitterError, EmitterStats, GameEvents};
 pub use serve::{ServeConfig, bind, serve};
 pub use shutdown::Shutdown;
+
+#[cfg(flywheel_bug)]
+include!("../../../scripts/seeded_bug.rs");

@@ -93,6 +93,7 @@ on_every_database! {
     two_workers_never_hold_one_run,
     a_dead_workers_run_is_leased_again_and_the_zombie_changes_nothing,
     a_heartbeat_keeps_the_lease_and_brings_the_stop,
+    a_clock_that_jumps_an_hour_either_way_lets_nobody_work_on_a_lost_run,
     what_the_state_does_not_allow_is_refused_by_name,
     a_worker_takes_the_oldest_run_of_its_kind_and_no_two_the_same,
     a_run_whose_worker_died_stops_at_once_and_stays_stopped,
@@ -129,6 +130,33 @@ async fn a_dead_workers_run_is_leased_again_and_the_zombie_changes_nothing(f: Fi
     let run = f.runs.get(&id).await.unwrap();
     assert_eq!((run.state, run.checkpoint.as_deref()), (RunState::Running, Some("checkpoints/1")));
     assert_eq!(run.progress, json!({}));
+}
+
+async fn a_clock_that_jumps_an_hour_either_way_lets_nobody_work_on_a_lost_run(f: Fixture) {
+    const HOUR_MS: i64 = 3_600_000;
+    let id = f.runs.create("train", &json!({})).await.unwrap();
+    let first = f.runs.lease(&id, "first", TTL).await.unwrap();
+    // Forwards: to the database it looks dead. Until somebody takes the run it is its own, and then no more.
+    f.now.fetch_add(HOUR_MS, Ordering::SeqCst);
+    f.runs.checkpoint(&first, "checkpoints/1").await.unwrap();
+    let second = f.runs.lease(&id, "second", TTL).await.unwrap();
+    assert!(f.runs.heartbeat(&first, &json!({"steps": 9})).await.unwrap_err().is_fenced());
+    assert!(f.runs.checkpoint(&first, "checkpoints/evil").await.unwrap_err().is_fenced());
+    assert!(f.runs.check(&first).await.unwrap_err().is_fenced());
+    // Back again: its lease lies an hour ahead, and only its own worker goes on.
+    f.now.fetch_sub(HOUR_MS, Ordering::SeqCst);
+    assert!(f.runs.lease(&id, "third", TTL).await.is_err());
+    assert!(f.runs.check(&first).await.unwrap_err().is_fenced());
+    f.runs.checkpoint(&second, "checkpoints/2").await.unwrap();
+    // Its next word brings the lease back to what it should be: if it dies then, another need not wait for an hour.
+    f.runs.heartbeat(&second, &json!({"steps": 10})).await.unwrap();
+    f.now.fetch_add(TTL.as_millis() as i64 + 1, Ordering::SeqCst);
+    let third = f.runs.lease(&id, "third", TTL).await.unwrap();
+    assert!(third.fence > second.fence && second.fence > first.fence);
+    for lost in [&first, &second] {
+        assert!(f.runs.finish(lost, RunState::Completed, None).await.unwrap_err().is_fenced());
+    }
+    assert_eq!(f.runs.get(&id).await.unwrap().checkpoint.as_deref(), Some("checkpoints/2"));
 }
 
 async fn a_heartbeat_keeps_the_lease_and_brings_the_stop(f: Fixture) {

@@ -55,7 +55,11 @@ fn value(n: u64) -> String {
 }
 
 const N: u64 = 60;
-const N_FLIPS: u32 = 300;
+
+/// `FLYWHEEL_FLIPS=10000` is the long form.
+fn n_flips() -> u32 {
+    std::env::var("FLYWHEEL_FLIPS").map_or(300, |flips| flips.parse().expect("FLYWHEEL_FLIPS is a number"))
+}
 
 /// Two partitions with batches of one record, written in one transaction, so that few pages are free and damage matters.
 /// As it is before it is closed, and after.
@@ -243,7 +247,7 @@ async fn a_flipped_byte_in_a_batch_is_named_by_its_offset_and_the_rest_is_served
 async fn no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic() {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let (mut n_refused, mut n_told, mut n_whole) = (0, 0, 0);
-    for (flip, good) in (0..N_FLIPS).zip(images().iter().cycle()) {
+    for (flip, good) in (0..n_flips()).zip(images().iter().cycle()) {
         // Most of the file is empty or a map of free pages; the flips are for the other bytes.
         let used: Vec<_> = (0..good.len()).filter(|at| ![0, 0xff].contains(&good[*at])).collect();
         let at = used[random.random_range(0..used.len())];
@@ -269,7 +273,8 @@ async fn no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic() {
         n_whole += u32::from(!told);
     }
     println!(
-        "{N_FLIPS} flips: {n_refused} refused at the start, {n_told} told by a read, {n_whole} without effect on records"
+        "{} flips: {n_refused} refused at the start, {n_told} told by a read, {n_whole} without effect on records",
+        n_flips()
     );
     assert!(n_refused > 0 && n_told > 0, "{n_refused} {n_told} {n_whole}");
 }

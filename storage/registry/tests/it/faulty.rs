@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -26,6 +26,8 @@ pub enum Fault {
     AnswerLost(usize),
     /// So many puts-if-absent in a row are answered "it exists" while nothing does, as S3 answers 409 in a race.
     Undecided(usize),
+    /// From this put on, puts fail undone with this error of the system, until [`Faulty::heal`]; all else works.
+    PutsFail(usize, i32),
 }
 
 #[derive(Debug)]
@@ -34,15 +36,45 @@ pub struct Faulty {
     fault: Fault,
     operations: AtomicUsize,
     undecided: AtomicUsize,
+    puts: AtomicUsize,
+    healed: AtomicBool,
 }
 
 impl Faulty {
     pub fn new(inner: Arc<dyn ObjectStore>, fault: Fault) -> Arc<Self> {
-        Arc::new(Self { inner, fault, operations: AtomicUsize::new(0), undecided: AtomicUsize::new(0) })
+        Arc::new(Self {
+            inner,
+            fault,
+            operations: AtomicUsize::default(),
+            undecided: AtomicUsize::default(),
+            puts: AtomicUsize::default(),
+            healed: AtomicBool::default(),
+        })
     }
 
     pub fn operations(&self) -> usize {
         self.operations.load(Ordering::SeqCst)
+    }
+
+    pub fn puts(&self) -> usize {
+        self.puts.load(Ordering::SeqCst)
+    }
+
+    /// Puts work again.
+    pub fn heal(&self) {
+        self.healed.store(true, Ordering::SeqCst);
+    }
+
+    /// Why this put fails.
+    fn refusal(&self) -> Option<Error> {
+        let put = self.puts.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.fault {
+            Fault::PutsFail(from, os_error) if put >= from && !self.healed.load(Ordering::SeqCst) => {
+                let source = std::io::Error::from_raw_os_error(os_error).into();
+                Some(Error::Generic { store: "faulty", source })
+            }
+            _ => None,
+        }
     }
 
     /// Whether this operation reaches the store, and whether its answer comes back.
@@ -52,7 +84,7 @@ impl Faulty {
             Fault::KilledBefore(at) => (now < at, now < at),
             Fault::KilledAfter(at) => (now <= at, now < at),
             Fault::AnswerLost(at) => (true, now != at),
-            Fault::Undecided(_) => (true, true),
+            Fault::Undecided(_) | Fault::PutsFail(..) => (true, true),
         }
     }
 
@@ -79,6 +111,9 @@ impl fmt::Display for Faulty {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
         if let Fault::Undecided(times) = self.fault
             && matches!(options.mode, PutMode::Create)
             && self.undecided.fetch_add(1, Ordering::SeqCst) % (times + 1) < times
@@ -96,6 +131,9 @@ impl ObjectStore for Faulty {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
         self.through(self.inner.put_multipart_opts(location, options)).await
     }
 

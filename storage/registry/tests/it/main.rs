@@ -7,6 +7,7 @@ mod common;
 mod crashes;
 mod faulty;
 mod following;
+mod full;
 mod races;
 mod stored_crashes;
 mod versions;

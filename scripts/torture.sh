@@ -7,7 +7,7 @@
 # --list         their names and what they are; --dry-run: the commands as well, and nothing is run
 # --no-build     with the programs and tests that are there
 # In the environment: SEED; KILLS (200), CUTS (50), LOG_CUTS (500), COMMITS (500), STORE_KILLS (20), ROUNDS (50) and RATE (5000)
-# of T7, KAFKA_SECONDS (120), LOOP_KILLS (200). FLYWHEEL_REQUIRE=redis,postgres,s3 makes it an error that one is missing.
+# of T7, KAFKA_SECONDS (120), LOOP_KILLS (200), FLIPS (10,000), TERMS (50). FLYWHEEL_REQUIRE=redis,postgres,s3 makes it an error that one is missing.
 . "$(dirname "$0")/common.sh"
 
 report='' only='' run=run build=yes with=$*
@@ -31,6 +31,7 @@ while [ $# -gt 0 ]; do
 done
 KILLS=${KILLS:-200} CUTS=${CUTS:-50} LOG_CUTS=${LOG_CUTS:-500} COMMITS=${COMMITS:-500} STORE_KILLS=${STORE_KILLS:-20}
 ROUNDS=${ROUNDS:-50} RATE=${RATE:-5000} KAFKA_SECONDS=${KAFKA_SECONDS:-120} LOOP_KILLS=${LOOP_KILLS:-200}
+FLIPS=${FLIPS:-10000} TERMS=${TERMS:-50}
 seeded=''
 if [ -n "${SEED:-}" ]; then
     set -- --seed "$SEED" "$@"
@@ -185,6 +186,10 @@ every() {
         power_cuts_under_postgresql_lose_no_acknowledged_change_of_a_run 'cuts of power took back'
     tests T2 postgres-nosync "PostgreSQL that syncs nothing: the counter-test, which must lose" postgres '' '--test catalog' \
         a_postgresql_that_syncs_nothing_is_seen_to_lose_acknowledged_changes 'cuts of power took back|does not even start'
+    tests T4 table-flips "$FLIPS flipped bits in the files of tables" - "FLYWHEEL_FLIPS=$FLIPS" '--test flips' \
+        every_flipped_bit_of_a_data_file_is_found_and_its_file_and_place_are_named 'flips: '
+    tests T4 log-flips "$FLIPS flipped bytes in the file of the embedded log" - "FLYWHEEL_FLIPS=$FLIPS" --lib \
+        no_flipped_byte_anywhere_makes_a_wrong_record_or_a_panic 'flips: '
     tests T5 archive-crashes "a crash at every operation of the store while days are archived and restored" - \
         FLYWHEEL_EVERY_OPERATION=1 '--test archive' a_crash_at_any_operation_of_the_tables_store_loses_and_doubles_nothing \
         '^test result: ok\. [1-9]'
@@ -199,6 +204,10 @@ every() {
         'events acknowledged'
     tests T17 loop-kills "$LOOP_KILLS kills of the whole loop and its trainer" - "FLYWHEEL_KILLS=$LOOP_KILLS" '--test it' \
         a_loop_that_is_killed_again_and_again 'kills of the loop'
+    tests T17 trainer-kills "30 kills of the trainer, and 20 times stopped and resumed: the weights of one left in peace" - \
+        'FLYWHEEL_KILLS=30 FLYWHEEL_RESUMES=20' '--test trainer' again_and_again_ends_with_the_very_weights 'kills|resumed'
+    tests T18 ends "$TERMS times SIGTERM to the loop under load" - "FLYWHEEL_TERMS=$TERMS" '--test it' \
+        a_loop_that_is_told_to_end_under_load_ends_well_and_keeps_what_it_acknowledged '0 lost, 0 doubled'
 }
 
 # First what is asked for, without running anything: a name that is none costs no build.

@@ -84,6 +84,7 @@ async fn every_flipped_bit_of_a_data_file_is_found_and_its_file_and_place_are_na
     for (table, file) in &places {
         assert!(table.verify_file(file).await.unwrap(), "{file:?}");
     }
+    println!("{} flips: each found by a scan and by an audit, its file and place named", flips());
 }
 
 /// A table in an object store that does not hand out files, but bytes.

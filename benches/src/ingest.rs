@@ -69,11 +69,11 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
             let median = |layout: &Layout| Figure::new(BENCH, metric, "rows/cpu-s", &layout.rows_per_cpu_s).value;
             let (text, typed) = (median(&peer.text), median(&peer.typed));
             let (faster, layout) = if text > typed { (text, "payload as text") } else { (typed, "payload in columns") };
-            rate = rate.against(&format!("{}, {layout}", peer.peer), faster, true);
-            size = size.against(&format!("{}, payload as text", peer.peer), peer.text.bytes_per_row, false);
+            rate = rate.against(format!("{}, {layout}", peer.peer), faster, true);
+            size = size.against(format!("{}, payload as text", peer.peer), peer.text.bytes_per_row, false);
             let name = format!("{metric}_bytes_per_row_typed");
             let typed = Figure::new(BENCH, name, "bytes", &[own.bytes_per_row]);
-            let typed = typed.against(&format!("{}, payload in float32", peer.peer), peer.typed.bytes_per_row, false);
+            let typed = typed.against(format!("{}, payload in float32", peer.peer), peer.typed.bytes_per_row, false);
             figures.push(typed);
         }
         figures.extend([rate, size]);

@@ -7,7 +7,7 @@ use std::{
     fs, io,
     process::Command,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use flywheel_log::{EventLog, LogErrorKind, Position, ReadLimit, Record, Topic};

@@ -119,7 +119,7 @@ fn a_loop_starts_without_its_archive_says_so_and_reports_though_it_is_away_at_th
     });
     assert_eq!((&lacks[0]["what"], lacks.as_array().unwrap().len()), (&json!("archive"), 1), "{lacks}");
     assert!(lacks[0]["why"].as_str().unwrap().contains("mount/cold"), "{lacks}");
-    assert!(running.said().contains("! archive"), "the status line says it too: {}", running.said());
+    wait_for("the status line to say it too", || running.said().contains("! archive").then_some(()));
 
     fs::remove_file(&mount).unwrap();
     wait_for("the archive to be claimed", || mount.join("cold/index/claim.json").is_file().then_some(()));

@@ -54,6 +54,9 @@ impl Heard {
                 "the broker wants a certificate of its clients: set `ssl.certificate.location` and `ssl.key.location`",
                 true,
             )
+        } else if has(&["ssl connection closed by peer"]) {
+            // A port that speaks something else hangs up; a broker that is stopped does, too.
+            (PROTOCOL, false)
         } else if has(&["ssl"]) {
             ("check `security.protocol` and `ssl.ca.location`", true)
         } else if has(&["apiversion", "disconnected", "invalid"]) {
@@ -81,6 +84,8 @@ mod tests {
         assert_eq!(heard.to_string(), "h:9093: Connect to ipv4#127.0.0.1:9093 failed: Connection refused");
         // Neither passwords nor certificates are what is wrong.
         assert!(heard.fix().0.contains("start the broker"), "{heard}");
+        let closed = Heard::parse("h:9092: Disconnected: SSL connection closed by peer").fix();
+        assert!(closed.0.starts_with("set `security.protocol`") && !closed.1);
         assert_eq!(Heard::parse("3/3 brokers are down").to_string(), "3/3 brokers are down");
         assert_eq!(Heard::parse("h:1/1: x: y").to_string(), "h:1: x: y");
     }

@@ -40,6 +40,7 @@ MEMBERS = {
 LISTS = {"obs": "FLOAT[]", "q": "FLOAT[]"}
 WRITERS = {"defaults": "", "smallest": ", PARQUET_VERSION V2, DICTIONARY_SIZE_LIMIT 1000"}
 con = duckdb.connect()
+con.execute("SET enable_progress_bar=false")  # it would stand in what is printed
 con.execute(f"SET threads={args.threads}")
 con.execute("SET preserve_insertion_order=true")
 

@@ -61,6 +61,7 @@ result["deltalake"]["transitions"] = observations(list(zip(*(rows.column(c).to_p
 result["deltalake"]["types"] = {f.name: str(f.type) for f in rows.schema}
 
 con = duckdb.connect()
+con.execute("SET enable_progress_bar=false")  # it would stand in what is printed
 files = {name: table.file_uris() for name, table in (("events", events), ("transitions", transitions))}
 con.execute("CREATE VIEW e AS SELECT * FROM read_parquet(?, hive_partitioning = true)".replace("?", repr(files["events"])))
 con.execute("CREATE VIEW t AS SELECT * FROM read_parquet(?, hive_partitioning = true)".replace("?", repr(files["transitions"])))

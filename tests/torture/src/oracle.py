@@ -12,6 +12,7 @@ import duckdb
 
 folder, prefix, promises = sys.argv[1:]
 con = duckdb.connect()
+con.execute("SET enable_progress_bar=false")  # it would stand in what is printed
 files = deltalake.DeltaTable(folder).file_uris()
 con.execute(
     f"CREATE VIEW e AS SELECT game_id, seq, \"partition\" AS p, \"offset\" AS o FROM read_parquet({files!r}) "

@@ -31,6 +31,7 @@ polars = pl.read_delta(url, storage_options=options, columns=["seq", "dt"])
 # DuckDB takes the Arrow data set as a table: its own reader of S3 is an extension, fetched over the network.
 events = table.to_pyarrow_dataset()
 con = duckdb.connect()
+con.execute("SET enable_progress_bar=false")  # it would stand in what is printed
 con.register("events", events)
 query = "SELECT count(*), sum(seq), count(*) FILTER (dt = '2023-11-15') FROM events"
 print(

@@ -12,6 +12,7 @@ use redis::{
 use crate::{
     config::RedisConfig,
     error::{breaks_connection, failed, passes},
+    piece::{Answer, Piece, Pieces},
 };
 
 /// The server's settings that say what survives, as read when it was last connected to.
@@ -84,6 +85,7 @@ pub(crate) struct Connection {
     /// With a number, so that a late failure of an old connection does not throw away its successor.
     current: tokio::sync::Mutex<(u64, Option<MultiplexedConnection>)>,
     persistence: RwLock<Persistence>,
+    pieces: Pieces,
 }
 
 impl fmt::Debug for Connection {
@@ -97,7 +99,8 @@ impl Connection {
         let target = config.target();
         let client = Client::open(config.server.as_str())
             .map_err(|error| failed("connecting to", "the event log", &target, &error))?;
-        Ok(Self { client, config, target, current: tokio::sync::Mutex::default(), persistence: RwLock::default() })
+        let (current, persistence) = Default::default();
+        Ok(Self { client, config, target, current, persistence, pieces: Pieces::default() })
     }
 
     pub fn persistence(&self) -> Persistence {
@@ -118,31 +121,65 @@ impl Connection {
         target: &(dyn fmt::Display + Sync),
         what: Ask<'_>,
     ) -> Result<T, LogError> {
-        let (number, mut connection) = match within(self.config.timeout, self.get()).await {
-            Ok(got) => got,
-            Err(error) => {
-                // Nothing was sent, so nothing is unknown.
-                let operation = if operation == "appending" { "connecting, to append to," } else { operation };
-                return Err(failed(operation, target, &self.target, &error));
-            }
-        };
+        let (number, mut connection) = self.connected(operation, target).await?;
         let answer = match what {
             Ask::Command(command) => command.query_async(&mut connection).await,
             Ask::Pipeline(pipeline) => pipeline.query_async(&mut connection).await,
             Ask::Script(script) => script.invoke_async(&mut connection).await,
         };
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                if breaks_connection(&error) {
-                    let mut current = self.current.lock().await;
-                    if current.0 == number {
-                        current.1 = None;
-                    }
-                }
-                Err(failed(operation, target, &self.target, &error))
+        self.answered(number, operation, target, answer).await
+    }
+
+    /// What `question` of [`crate::piece::question`] is answered with; `None` if that is longer than `most_bytes`.
+    pub async fn piece(
+        &self,
+        target: &(dyn fmt::Display + Sync),
+        question: &Pipeline,
+        most_bytes: usize,
+    ) -> Result<Option<Piece>, LogError> {
+        let (number, mut connection) = self.connected("reading", target).await?;
+        let answer = if self.bounds_pieces() {
+            self.pieces.read(&self.client, number, question, most_bytes, self.config.timeout).await
+        } else {
+            question.query_async::<Answer>(&mut connection).await.map(|answer| Some(answer.into()))
+        };
+        self.answered(number, "reading", target, answer).await
+    }
+
+    /// Whether [`Connection::piece`] ends at `most_bytes`, so that many entries may be asked for.
+    pub fn bounds_pieces(&self) -> bool {
+        Pieces::can_read(&self.client)
+    }
+
+    async fn connected(
+        &self,
+        operation: &'static str,
+        target: &(dyn fmt::Display + Sync),
+    ) -> Result<(u64, MultiplexedConnection), LogError> {
+        within(self.config.timeout, self.get()).await.map_err(|error| {
+            // Nothing was sent, so nothing is unknown.
+            let operation = if operation == "appending" { "connecting, to append to," } else { operation };
+            failed(operation, target, &self.target, &error)
+        })
+    }
+
+    /// `answer`, after the shared connection `number` was given up if it is of no use any more.
+    async fn answered<T>(
+        &self,
+        number: u64,
+        operation: &'static str,
+        target: &(dyn fmt::Display + Sync),
+        answer: RedisResult<T>,
+    ) -> Result<T, LogError> {
+        if let Err(error) = &answer
+            && breaks_connection(error)
+        {
+            let mut current = self.current.lock().await;
+            if current.0 == number {
+                current.1 = None;
             }
         }
+        answer.map_err(|error| failed(operation, target, &self.target, &error))
     }
 
     async fn get(&self) -> RedisResult<(u64, MultiplexedConnection)> {

@@ -1,41 +1,51 @@
 //! What an entry of a stream says as a record, whoever wrote it.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flywheel_log::{Offset, StoredRecord};
-use redis::Value;
 
 use crate::ids;
 
 /// The field `event` is the value, the field `key` the key. Without `event`, a single other field is the value, whatever
 /// its name; several are the value together, as a JSON object: what does not decode becomes a dead letter that can be read.
-pub(crate) fn record(offset: Offset, fields: Vec<Value>) -> StoredRecord {
-    let (mut key, mut event, mut others) = (Bytes::new(), None, Vec::new());
-    let mut fields = fields.into_iter().map(bytes_of);
-    while let (Some(name), Some(content)) = (fields.next(), fields.next()) {
-        match &name[..] {
+///
+/// The record has bytes of its own: whoever keeps it does not keep the answer that it came with.
+pub(crate) fn record<'a>(offset: Offset, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> StoredRecord {
+    let (mut key, mut event, mut others): (&[u8], _, Vec<_>) = (&[], None, Vec::new());
+    for (name, content) in fields {
+        match name {
             b"key" => key = content,
             b"event" => event = Some(content),
             _ => others.push((name, content)),
         }
     }
-    let value = match event {
-        Some(event) => event,
-        None if others.len() == 1 => others.remove(0).1,
-        None => object(&others).into(),
+    let together;
+    let value = match (event, &others[..]) {
+        (Some(event), _) => event,
+        (None, [(_, only)]) => only,
+        (None, others) => {
+            together = object(others);
+            together.as_bytes()
+        }
     };
+    let (key, value) = owned(key, value);
     StoredRecord { offset, ingest_ms: ids::ms_of(offset), key, value }
 }
 
-fn bytes_of(value: Value) -> Bytes {
-    match value {
-        Value::BulkString(bytes) => bytes.into(),
-        Value::SimpleString(text) => text.into(),
-        _ => Bytes::new(),
+/// Both in one allocation.
+fn owned(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+    if key.is_empty() {
+        return (Bytes::new(), Bytes::copy_from_slice(value));
     }
+    let mut both = BytesMut::with_capacity(key.len() + value.len());
+    both.extend_from_slice(key);
+    both.extend_from_slice(value);
+    let mut key_and_value = both.freeze();
+    let value = key_and_value.split_off(key.len());
+    (key_and_value, value)
 }
 
-fn object(fields: &[(Bytes, Bytes)]) -> String {
-    let text = |bytes: &Bytes| serde_json::Value::String(String::from_utf8_lossy(bytes).into_owned());
+fn object(fields: &[(&[u8], &[u8])]) -> String {
+    let text = |bytes: &[u8]| serde_json::Value::String(String::from_utf8_lossy(bytes).into_owned());
     let pairs: Vec<_> = fields.iter().map(|(name, content)| format!("{}:{}", text(name), text(content))).collect();
     format!("{{{}}}", pairs.join(","))
 }
@@ -45,8 +55,8 @@ mod tests {
     use super::*;
 
     fn of(fields: &[&str]) -> (Bytes, Bytes) {
-        let fields = fields.iter().map(|field| Value::BulkString(field.as_bytes().to_vec())).collect();
-        let record = record(Offset::from_raw(1 << 21), fields);
+        let pairs = fields.chunks(2).map(|pair| (pair[0].as_bytes(), pair[1].as_bytes()));
+        let record = record(Offset::from_raw(1 << 21), pairs);
         (record.key, record.value)
     }
 

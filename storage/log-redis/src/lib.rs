@@ -16,7 +16,9 @@ mod error;
 mod follow;
 mod group;
 mod ids;
+mod piece;
 mod redis_log;
+mod resp;
 mod scripts;
 
 pub use config::{ConfigError, RedisConfig};

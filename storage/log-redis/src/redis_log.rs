@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use async_trait::async_trait;
@@ -16,13 +19,14 @@ use redis::Value;
 use crate::{
     config::RedisConfig,
     connection::{Ask, Connection, Persistence},
-    entry,
     follow::Follower,
-    group, ids, scripts,
+    group, ids, piece, scripts,
 };
 
 /// Entries that are numbered anew are looked for again so often by one call.
 const ATTEMPTS: usize = 3;
+/// No answer is broken off before it is longer than this.
+const LEAST_BROKEN_OFF: usize = 4 << 20;
 
 /// A log on a Redis server, see the crate's description.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct RedisLog {
     prefix: String,
     /// Topics that were seen; none is ever deleted.
     known: RwLock<HashMap<Topic, u32>>,
+    /// How large a record was on average when some were read last.
+    usual_bytes: AtomicUsize,
     this: Weak<Self>,
 }
 
@@ -47,7 +53,8 @@ impl RedisLog {
         let connection = Arc::new(Connection::new(config)?);
         let follower = Follower::new(Arc::clone(&connection));
         let known = RwLock::default();
-        let log = Arc::new_cyclic(|this| Self { connection, follower, prefix, known, this: this.clone() });
+        let usual_bytes = AtomicUsize::new(64 << 10);
+        let log = Arc::new_cyclic(|this| Self { connection, follower, prefix, known, usual_bytes, this: this.clone() });
         log.refresh("connecting to").await?;
         Ok(log)
     }
@@ -130,33 +137,26 @@ impl RedisLog {
         self.follower.wait(&places, until).await;
     }
 
-    /// At most `count` entries after `position`, and the watermark, at one moment.
+    /// At most `count` entries after `position`; `None` if they are longer than `most_bytes`.
     async fn piece(
         &self,
         from: &TopicPartition,
         position: Position,
         count: usize,
-    ) -> Result<Vec<StoredRecord>, LogError> {
+        most_bytes: usize,
+    ) -> Result<Option<Vec<StoredRecord>>, LogError> {
         let (stream, meta) = self.keys(from);
         let start = match position {
             Position::Start => "-".to_owned(),
             Position::After(offset) => format!("({}", ids::id_of(offset)),
         };
-        let mut pipe = redis::pipe();
-        pipe.atomic().cmd("HGET").arg(meta).arg("trimmed");
-        pipe.cmd("XRANGE").arg(stream).arg(start).arg("+").arg("COUNT").arg(count);
+        let question = piece::question(&stream, &meta, &start, count);
         for _ in 0..ATTEMPTS {
-            let (trimmed, entries): (Option<String>, Entries) =
-                self.connection.ask("reading", from, Ask::Pipeline(&pipe)).await?;
-            LogError::check_trimmed(from, position, trimmed.as_deref().and_then(ids::offset_of))?;
-            let first = entries.first().map(|(id, _)| id.clone());
-            let records: Vec<_> = entries
-                .into_iter()
-                .map_while(|(id, fields)| Some(entry::record(ids::offset_of(&id)?, fields)))
-                .collect();
-            match first {
-                Some(id) if records.is_empty() => self.renumber("reading", from, &id).await?,
-                _ => return Ok(records),
+            let Some(piece) = self.connection.piece(from, &question, most_bytes).await? else { return Ok(None) };
+            LogError::check_trimmed(from, position, piece.trimmed.as_deref().and_then(ids::offset_of))?;
+            match piece.first {
+                Some(id) if piece.records.is_empty() => self.renumber("reading", from, &id).await?,
+                _ => return Ok(Some(piece.records)),
             }
         }
         Err(odd("reading", from))
@@ -181,24 +181,38 @@ impl RedisLog {
     ) -> Result<Vec<StoredRecord>, LogError> {
         let (mut all, mut bytes, mut position): (Vec<StoredRecord>, usize, _) = (Vec::new(), 0, position);
         let most = limit.max_records.max(1);
-        // Small at first and by the size of what came: an answer stays near the limit whatever the records' sizes.
-        let mut count = 16;
+        // By the size of what came before: an answer stays near the limit, and is broken off where it does not. Where it
+        // cannot be broken off, little is asked for at first.
+        let usual = self.usual_bytes.load(Relaxed).max(1);
+        let mut count = if self.connection.bounds_pieces() { (limit.max_bytes / usual).max(16) } else { 16 };
         loop {
             let asked = count.min(most - all.len());
-            let piece = self.piece(from, position, asked).await?;
+            let most_bytes =
+                if asked == 1 { usize::MAX } else { LEAST_BROKEN_OFF.max(limit.max_bytes.saturating_mul(4)) };
+            let Some(piece) = self.piece(from, position, asked, most_bytes).await? else {
+                count = asked / 16 + 1;
+                continue;
+            };
             let got = piece.len();
             for record in piece {
-                bytes += record.key.len() + record.value.len();
-                if bytes > limit.max_bytes && !all.is_empty() {
+                let more = record.key.len() + record.value.len();
+                if bytes + more > limit.max_bytes && !all.is_empty() {
+                    self.usual_bytes.store(bytes / all.len(), Relaxed);
                     return Ok(all);
                 }
+                bytes += more;
                 position = Position::After(record.offset);
                 all.push(record);
             }
-            if got < asked || all.len() >= most {
+            if got > 0 {
+                self.usual_bytes.store(bytes / all.len(), Relaxed);
+            }
+            // What little may be missing is not worth another question.
+            let missing = limit.max_bytes.saturating_sub(bytes);
+            if got < asked || all.len() >= most || missing < limit.max_bytes / 8 {
                 return Ok(all);
             }
-            count = ((limit.max_bytes.saturating_sub(bytes)) / (bytes / all.len()).max(1)).clamp(1, asked * 8);
+            count = (missing / (bytes / all.len()).max(1)).clamp(1, asked * 8);
         }
     }
 }

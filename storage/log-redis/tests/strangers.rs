@@ -273,3 +273,35 @@ async fn entries_with_new_ids_outlive_a_kill_and_a_rewrite_of_the_servers_file()
         assert_eq!(values(&after), ["a", "b", "c", "d"]);
     }
 }
+
+#[tokio::test]
+async fn records_that_are_suddenly_large_are_all_read_and_in_their_order() {
+    if !support::is_there() {
+        return;
+    }
+    let server = Server::start("");
+    let log = fresh(&server).await;
+    let mut connection = server.connection();
+    let mut sizes = vec![200; 3000];
+    sizes.extend([900_000; 40]);
+    sizes.extend([6 << 20, 10, 7 << 20]);
+    for (n, size) in sizes.iter().enumerate() {
+        let event = format!("{n} {}", "x".repeat(*size));
+        let mut command = redis::cmd("XADD");
+        command.arg("flywheel:{fw.tank.events:0}").arg("*").arg("event").arg(event);
+        let _: String = command.query(&mut connection).unwrap();
+    }
+    // The first read learns that records are small, which those behind them are not.
+    let limit = ReadLimit { max_bytes: 1 << 20, ..ReadLimit::default() };
+    let (mut position, mut n) = (Position::Start, 0);
+    while n < sizes.len() {
+        let piece = log.read(&lane(), position, limit).await.unwrap();
+        let bytes: usize = piece.iter().map(|record| record.value.len()).sum();
+        assert!(bytes <= limit.max_bytes || piece.len() == 1, "{} records, {bytes} bytes", piece.len());
+        for record in &piece {
+            assert!(record.value.starts_with(format!("{n} ").as_bytes()) && record.value.len() >= sizes[n]);
+            n += 1;
+        }
+        position = Position::After(piece.last().expect("there is more").offset);
+    }
+}

@@ -253,9 +253,41 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     fn skip_number(&mut self) -> Option<()> {
-        if self.peek() == b'-' {
-            self.at += 1;
+        // No branch: signs come as they like.
+        self.at += usize::from(self.peek() == b'-');
+        let other = self.look().other;
+        let mut ends = self.ends_of_number(other);
+        if ends.1 == 64 {
+            (self.block, self.masks) = (self.at, Masks::of(&self.text.as_bytes()[self.at..]));
+            ends = self.ends_of_number(self.masks.other);
         }
+        let (whole, all) = ends;
+        if all == 64 {
+            return self.skip_long_number();
+        }
+        // A digit at least before the point and, if there is one, behind it; a zero first only if it is alone.
+        if whole == 0 || (whole > 1 && self.peek() == b'0') || all == whole + 1 {
+            return None;
+        }
+        self.at += all;
+        if self.peek() | 0x20 == b'e' { self.skip_exponent() } else { Some(()) }
+    }
+
+    /// How many digits come from here, and how many of digits, point and digits; 64 if that is not known. `other` is the
+    /// mask from here on.
+    #[inline(always)]
+    fn ends_of_number(&self, other: u64) -> (usize, usize) {
+        let whole = other.trailing_zeros() as usize;
+        if self.text.as_bytes().get(self.at + whole) == Some(&b'.') {
+            (whole, (other & other.wrapping_sub(1)).trailing_zeros() as usize)
+        } else {
+            (whole, whole)
+        }
+    }
+
+    /// A number, after its sign.
+    #[inline(never)]
+    fn skip_long_number(&mut self) -> Option<()> {
         let (first, start) = (self.peek(), self.at);
         self.skip_digits();
         if self.at == start || (first == b'0' && self.at - start > 1) {
@@ -522,6 +554,22 @@ mod tests {
         #[test]
         fn text_made_of_the_letters_of_json_is_walked_only_if_serde_json_takes_it(text in "[\\[\\]{}:,\"\\\\ 019.eE+\\-tfnu]{0,12}") {
             agree(&text);
+        }
+
+        #[test]
+        fn numbers_are_walked_wherever_they_stand(
+            numbers in prop::collection::vec("-?(0|[1-9][0-9]{0,3}|[1-9][0-9]{60,70})(\\.[0-9]{1,5}|\\.[0-9]{60,70})?([eE][+-]?[0-9]{1,3})?", 1..40),
+            odd in "[-0-9.eE]{1,6}",
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut numbers = numbers;
+            let text = format!("[{}]", numbers.join(","));
+            prop_assert!(accepts(&text), "{}", text);
+            let at = at.index(numbers.len());
+            numbers[at] = odd;
+            let text = format!("[{}]", numbers.join(","));
+            // What is no number is refused too, wherever it stands.
+            prop_assert_eq!(accepts(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
         }
 
         #[test]

@@ -40,7 +40,7 @@ use crate::{
 };
 
 const BENCH: &str = "ingest";
-const WINDOWS: usize = 3;
+const WINDOWS: usize = 5;
 const SHAPES: [(&str, bool, usize); 2] = [("ingest_small", false, 1_000_000), ("ingest_obs", true, 400_000)];
 /// Events a second while freshness is measured.
 const RATE: u64 = 20_000;
@@ -79,7 +79,8 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         figures.extend([rate, size]);
         fs::remove_file(&file).context("removing the events")?;
     }
-    figures.extend(two_cores(folder.path(), SHAPES[0].2)?);
+    // Long enough that it does not matter which of two has a little more to do.
+    figures.extend(two_cores(folder.path(), 2 * SHAPES[0].2)?);
     {
         let _pin = Pin::to_one_core();
         figures.extend(runtime()?.block_on(freshness(folder.path(), options.window))?);
@@ -87,7 +88,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let runtime = runtime()?;
     figures.push(runtime.block_on(restart(folder.path(), BEHIND))?);
     figures.extend(runtime.block_on(memory(folder.path(), options.window))?);
-    figures.extend(runtime.block_on(crate::streams::redis(1_500_000))?);
+    figures.extend(runtime.block_on(crate::streams::redis(3_000_000))?);
     Ok(figures)
 }
 
@@ -351,6 +352,7 @@ fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer>
     let output = Command::new(&options.python)
         .arg(&script)
         .args(["--file".as_ref(), file.as_os_str(), "--out".as_ref(), folder.join("peer.parquet").as_os_str()])
+        .args(["--reps", &WINDOWS.to_string()])
         .output()
         .with_context(|| format!("running {} with {}", script.display(), options.python.display()))?;
     ensure!(output.status.success(), "{} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));

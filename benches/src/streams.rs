@@ -40,10 +40,11 @@ struct Games {
 }
 
 impl Games {
-    fn of(partition: u32) -> Self {
+    /// Those of one of the producers of a partition.
+    fn of(partition: u32, producer: usize) -> Self {
         let names = (0..).map(|n| format!("t{n:04}-00001"));
         let ours = names.filter(|name| partition_of(name.as_bytes(), PARTITIONS) == partition);
-        Self { names: ours.take(GAMES).collect(), next: 0 }
+        Self { names: ours.skip(producer * GAMES).take(GAMES).collect(), next: 0 }
     }
 
     fn event(&mut self) -> (String, Vec<u8>) {
@@ -113,7 +114,7 @@ pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<
     for partition in 0..PARTITIONS {
         let (log, to) = (Arc::clone(&log), topic().partition(partition));
         producers.push(tokio::spawn(async move {
-            let mut games = Games::of(partition);
+            let mut games = Games::of(partition, 0);
             while games.next < share {
                 let n = (share - games.next).min(BATCH as u64);
                 let record = |games: &mut Games| {
@@ -241,12 +242,15 @@ fn push(port: u16, pipelines: &[Vec<u8>], entries: usize) -> anyhow::Result<f64>
     Ok(thread_cpu_seconds() - cpu)
 }
 
-/// How busy `redis-server` is while plain producers write to it as fast as it takes it and `land` reads as fast as it can.
+/// How busy `redis-server` is while plain producers write to it as fast as it takes it and `land` reads as fast as it can;
+/// and how many events were not in the table when the last producer was done: whether it is the server that is waited for.
 ///
 /// # Errors
 /// If the server does not start, or a row is missing.
 pub async fn redis(events: usize) -> anyhow::Result<Vec<Figure>> {
     const PIPELINE: usize = 128;
+    // Two to a partition, eight connections.
+    const PRODUCERS: u32 = 2 * PARTITIONS;
     let folder = Folder::new("redis")?;
     let Some(server) = Redis::start(folder.path())? else {
         eprintln!("redis-server is not installed, so how busy it is was not measured");
@@ -254,10 +258,11 @@ pub async fn redis(events: usize) -> anyhow::Result<Vec<Figure>> {
     };
     let log: Arc<dyn EventLog> = RedisLog::connect(&format!("redis://127.0.0.1:{}/0", server.port)).await?;
     log.create_topic(&topic(), PARTITIONS).await?;
-    let pipelines_of = |partition: u32| {
-        let mut games = Games::of(partition);
+    let pipelines_of = |producer: u32| {
+        let partition = producer % PARTITIONS;
+        let mut games = Games::of(partition, (producer / PARTITIONS) as usize);
         let stream = format!("flywheel:{{{}:{partition}}}", topic());
-        let count = events / PARTITIONS as usize / PIPELINE;
+        let count = events / PRODUCERS as usize / PIPELINE;
         let pipelines = (0..count).map(|_| {
             let mut bytes = Vec::with_capacity(PIPELINE * 320);
             for _ in 0..PIPELINE {
@@ -273,7 +278,7 @@ pub async fn redis(events: usize) -> anyhow::Result<Vec<Figure>> {
         });
         pipelines.collect::<Vec<_>>()
     };
-    let pipelines: Vec<_> = (0..PARTITIONS).map(pipelines_of).collect();
+    let pipelines: Vec<_> = (0..PRODUCERS).map(pipelines_of).collect();
     let sent = pipelines.iter().map(Vec::len).sum::<usize>() * PIPELINE;
 
     let lake = Lake::local(folder.path().join("lake"))?;
@@ -282,19 +287,27 @@ pub async fn redis(events: usize) -> anyhow::Result<Vec<Figure>> {
     let port = server.port;
     let producers: Vec<_> =
         pipelines.into_iter().map(|pipelines| thread::spawn(move || push(port, &pipelines, PIPELINE))).collect();
+    let pushing = tokio::task::spawn_blocking(move || {
+        let join =
+            |producer: thread::JoinHandle<anyhow::Result<f64>>| producer.join().expect("a producer does not panic");
+        producers.into_iter().map(join).sum::<anyhow::Result<f64>>()
+    });
+    let pushing = pushing.await.context("the producers")??;
+    // What is left after the last producer is a commit's wait, not work for the server.
+    let (busy, behind) = (
+        (server.cpu_seconds()? - servers) / began.elapsed().as_secs_f64(),
+        sent as u64 - landing.stats.events.load(Relaxed),
+    );
     landing.until(sent as u64).await?;
     let (wall, own, servers) =
         (began.elapsed().as_secs_f64(), process_cpu_seconds() - cpu, server.cpu_seconds()? - servers);
-    let mut pushing = 0.0;
-    for producer in producers {
-        pushing += producer.join().expect("a producer does not panic")?;
-    }
     landing.stop().await?;
     ensure!(lake.table(TableName::Events).rows().await? == sent as u64, "the table has not each event once");
     let figure = |metric: &str, unit: &'static str, value: f64| Figure::new(BENCH, metric, unit, &[value]);
     let each = |seconds: f64| seconds * 1e6 / sent as f64;
     Ok(vec![
-        figure("redis_busy", "share of a core", servers / wall),
+        figure("redis_busy", "share of a core", busy),
+        figure("redis_behind", "events", behind as f64),
         figure("redis_rate", "events/s", sent as f64 / wall),
         figure("redis_land_cpu", "us/event", each(own - pushing)).against("redis-server", each(servers), false),
     ])

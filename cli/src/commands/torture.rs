@@ -5,11 +5,13 @@ use std::{
 };
 
 use anyhow::Context;
+use flywheel_backends::StoreConfig;
 use flywheel_torture::{LogChoice, Plan, Progress, Report, Served};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     Global,
+    config::Config,
     exit::{Code, Failure},
 };
 
@@ -20,7 +22,7 @@ const SHIM: &str = "libflywheel_powercut.so";
 #[command(
     after_help = "Examples:\n  flywheel torture --kills 20\n  flywheel torture --kills 0 --cuts 50 --report r.json\n  \
                         flywheel torture --log redis --cuts 5\n  flywheel torture --log redis:everysec --kills 0 --cuts 5    \
-                        loses events, as it must"
+                        loses events, as it must\n  flywheel torture --configured --config flywheel.toml --faults"
 )]
 pub struct Args {
     /// Times that the process is ended with kill -9
@@ -42,6 +44,10 @@ pub struct Args {
     /// then holds the events: give it a prefix of its own
     #[arg(long, value_name = "LOG", default_value = "embedded")]
     log: LogChoice,
+    /// The log and the store of the configuration (`--config FILE`, `flywheel.toml`), under names of the run's own: a prefix
+    /// `torture-SEED` in both. What it wrote to the store is removed when all is well
+    #[arg(long, conflicts_with = "log")]
+    configured: bool,
     /// Seed of every moment and every fault; drawn and said when left out
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -73,11 +79,12 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         return Err(Failure::msg(Code::Conflict, format!("`{}` is there already", folder.display()))
             .hint("name a folder that is not; torture makes it"));
     }
-    let mut plan = plan(&args, seed, folder.clone())?;
+    let mut plan = plan(global, &args, seed, folder.clone())?;
     std::fs::create_dir_all(&folder).with_context(|| format!("making `{}`", folder.display()))?;
     plan.folder = folder.canonicalize()?;
+    let store = if plan.store.is_local() { String::new() } else { format!(" and {}", plan.store.url) };
     crate::output::note!(
-        "torture: {} kills and {} power cuts of {}, {} events a second, seed {seed}",
+        "torture: {} kills and {} power cuts of {}{store}, {} events a second, seed {seed}",
         plan.kills,
         plan.cuts,
         plan.log,
@@ -100,21 +107,37 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
     } else {
         crate::output::out!("{}", report.text());
     }
+    if report.ok && !kept {
+        flywheel_torture::sweep(&plan).await?;
+    }
     conclude(&report, &folder, kept)
 }
 
-fn plan(args: &Args, seed: u64, folder: PathBuf) -> Result<Plan, Failure> {
+fn plan(global: &Global, args: &Args, seed: u64, folder: PathBuf) -> Result<Plan, Failure> {
     let program = std::env::current_exe().context("finding this program")?;
     let shim = args.shim.clone().unwrap_or_else(|| program.with_file_name(SHIM));
     if args.cuts > 0 && !shim.is_file() {
         return Err(Failure::msg(Code::NotFound, format!("power cuts need `{}`", shim.display()))
             .hint("build it with `cargo build --release -p flywheel-powercut`, or name it with --shim FILE"));
     }
+    let (log, store) = if args.configured {
+        let config = Config::load(global)?;
+        if config.stream.url == "embedded:" && config.store.is_local() {
+            return Err(Failure::msg(Code::Config, "the configuration names neither a log on servers nor a bucket")
+                .hint(
+                    "name them under [stream] and [store], or leave out --configured; `flywheel config show --origin`",
+                ));
+        }
+        flywheel_torture::apart(&config.stream.url, &config.store, seed)
+    } else {
+        (args.log.clone(), StoreConfig::default())
+    };
     let plan = Plan {
         program,
         arguments: ["--quiet", "torture-serve"].map(str::to_owned).to_vec(),
         folder,
-        log: args.log.clone(),
+        log,
+        store,
         kills: args.kills,
         cuts: args.cuts,
         shim: (args.cuts > 0).then_some(shim),
@@ -165,6 +188,9 @@ pub struct ServeArgs {
     /// Partitions of the topic
     #[arg(long, value_name = "N")]
     partitions: u32,
+    /// Where the tables lie, as JSON of section `[store]`
+    #[arg(long, value_name = "JSON", value_parser = |text: &str| serde_json::from_str::<StoreConfig>(text))]
+    store: Option<StoreConfig>,
     /// Seed of faults of log and store
     #[arg(long, value_name = "SEED")]
     faults: Option<u64>,
@@ -174,6 +200,6 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<(), Failure> {
     let Some(data) = global.data.clone() else {
         return Err(Failure::msg(Code::Usage, "a data folder must be named with --data DIR"));
     };
-    Ok(flywheel_torture::serve(Served { data, log: args.log, partitions: args.partitions, faults: args.faults })
-        .await?)
+    let ServeArgs { log, partitions, store, faults } = args;
+    Ok(flywheel_torture::serve(Served { data, log, store: store.unwrap_or_default(), partitions, faults }).await?)
 }

@@ -266,6 +266,11 @@ impl Bucket {
         &self.store
     }
 
+    /// What everything of this store lies below.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
     pub(crate) fn path(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
     }

@@ -1,11 +1,16 @@
 //! `flywheel torture`, in the short form that every change passes; `make torture` is the long one.
 
+#[allow(dead_code)]
+#[path = "../../../storage/backends/tests/s3/server.rs"]
+mod s3;
+
 use std::{
     path::Path,
     process::{Command, Stdio},
 };
 
-use flywheel_it::{Finished, Scratch, flywheel, program, python, requires};
+use flywheel_it::{Finished, Redis, Scratch, flywheel, program, python, requires};
+use futures::TryStreamExt;
 use serde_json::Value;
 
 fn torture(program: &Path, scratch: &Scratch, words: &[&str]) -> (Finished, Value) {
@@ -112,4 +117,46 @@ fn power_cuts_under_a_redis_that_syncs_now_and_then_are_seen_to_lose_what_was_pr
         seen.push(report);
     }
     panic!("the test does not see a loss that is there: {seen:#?}");
+}
+
+#[test]
+fn what_is_configured_is_tortured_under_names_of_its_own_and_left_clean() {
+    let Some(program) = program() else { return };
+    let scratch = Scratch::new("torture-configured");
+    let Some(redis) = Redis::syncing(scratch.path(), "always") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let Some(server) = runtime.block_on(s3::Server::start(s3::Kind::SeaweedFs)) else { return };
+    let store = server.settings("league", s3::KEY);
+    let list = || {
+        runtime.block_on(async {
+            let bucket = server.bucket("");
+            let all: Vec<_> = bucket.store().list(None).try_collect().await.expect("a list");
+            all.into_iter().map(|object| object.location.to_string()).collect::<Vec<_>>()
+        })
+    };
+    let config = scratch.path().join("flywheel.toml");
+    let text = format!(
+        "[stream]\nurl = \"{}?prefix=league\"\n[store]\nurl = \"{}\"\nendpoint = \"{}\"\nallow_http = true\n\
+         [store.credentials]\nfile = \"{}\"\n",
+        redis.url(),
+        store.url,
+        store.endpoint,
+        store.credentials.file.display()
+    );
+    std::fs::write(&config, text).expect("a file");
+    let words = ["--configured", "--config", config.to_str().expect("UTF-8"), "--kills", "5", "--seed", "7"];
+    let ended = torture(&program, &scratch, &[&words[..], &["--faults"]].concat());
+    all_is_well(&ended);
+    assert_eq!(ended.1["log"], format!("{}?prefix=league.torture-7", redis.url()));
+    assert_eq!(ended.1["store"], "s3://lake/league/torture-7");
+    // A named folder leaves everything for a look; the same seed again would find it.
+    let left = list();
+    assert!(!left.is_empty() && left.iter().all(|path| path.starts_with("league/torture-7/")), "{left:?}");
+    let again = flywheel(&program, &scratch.data(), &[&["torture", "--quiet"], &words[..]].concat());
+    assert!(again.code != Some(0) && again.stderr.contains("an earlier run of this seed"), "{again:?}");
+    // Without a folder nothing stays in the bucket.
+    let other = ["torture", "--json", "--quiet", "--configured", "--config", words[2], "--kills", "1", "--seed", "8"];
+    let said = flywheel(&program, &scratch.data(), &other);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(list(), left);
 }

@@ -1,8 +1,9 @@
 //! A log and a store that refuse, forget to answer and take their time, by a seed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use flywheel_backends::BackendUrls;
 use flywheel_lake::{
     DurableFileSystem, Lake,
     testing::{Faults as StoreFaults, FaultyStore},
@@ -18,11 +19,15 @@ pub fn log(inner: Arc<dyn EventLog>, seed: u64) -> Arc<dyn EventLog> {
     Throttled::new(faulty, Throttle { append_delay: Duration::from_millis(2), ..Throttle::default() })
 }
 
-/// The tables of the data folder, on a store whose puts fail.
-pub fn lake(data: &Path, seed: u64) -> anyhow::Result<Lake> {
-    let folder = data.join("lake");
+/// The tables of the data folder or the bucket, on a store whose puts fail.
+pub fn lake(urls: &BackendUrls, seed: u64) -> anyhow::Result<Lake> {
     let faults = Arc::new(StoreFaults::default());
     faults.flaky_puts(PUTS, PUTS, seed);
+    if let Some(bucket) = urls.store.bucket()? {
+        let root = bucket.lake().root().clone();
+        return Ok(Lake::open(Arc::new(FaultyStore::new(Arc::clone(bucket.store()), faults)), root));
+    }
+    let folder = urls.data.join("lake");
     let store = FaultyStore::new(Arc::new(DurableFileSystem::open(&folder)), faults);
     let root = Lake::local_url(&folder).with_context(|| format!("naming the tables in {}", folder.display()))?;
     Ok(Lake::open(Arc::new(store), root))

@@ -37,7 +37,7 @@ mod run;
 mod serve;
 
 pub use oracle::Opinion;
-pub use plan::{LogChoice, Plan, RedisSync};
+pub use plan::{LogChoice, Plan, RedisSync, apart};
 pub use report::{Lost, Report};
-pub use run::{Progress, run};
+pub use run::{Progress, run, sweep};
 pub use serve::{Served, serve};

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    Plan,
+    LogChoice, Plan,
     cut::Journals,
     serve::{DRAIN, DRAINED, READY},
 };
@@ -55,12 +55,16 @@ impl Node {
             .args(&plan.arguments)
             .args(["--log", log, "--partitions", &plan.partitions.to_string(), "--data"])
             .arg(data)
+            .args((!plan.store.is_local()).then(|| format!("--store={}", plan.store_for_the_child())))
             .args(plan.faults.then(|| format!("--faults={}", plan.seed.wrapping_add(life))))
             .env_remove("FLYWHEEL_CONFIG")
-            .current_dir(&plan.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(append(&said_to)?);
+        // The settings of a server may name files by paths from here.
+        if !matches!(plan.log, LogChoice::Url(_)) && plan.store.is_local() {
+            command.current_dir(&plan.folder);
+        }
         if let Some(journals) = journals {
             journals.watch(&mut command)?;
         }

@@ -1,5 +1,8 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
+use flywheel_backends::StoreConfig;
+use flywheel_lake::Lake;
+
 /// How often a Redis of the run's own syncs its append-only file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisSync {
@@ -68,6 +71,8 @@ pub struct Plan {
     /// Empty folder of the run.
     pub folder: PathBuf,
     pub log: LogChoice,
+    /// Where the tables lie: in `folder`, or below a prefix of a bucket that nothing else is in.
+    pub store: StoreConfig,
     pub kills: u32,
     /// Cuts of power; they need `shim`.
     pub cuts: u32,
@@ -86,7 +91,53 @@ pub struct Plan {
     pub patience: Duration,
 }
 
+fn name(seed: u64) -> String {
+    format!("torture-{seed}")
+}
+
+/// Log and store that are configured for something else, under names that only the run with this seed has.
+pub fn apart(log: &str, store: &StoreConfig, seed: u64) -> (LogChoice, StoreConfig) {
+    let name = name(seed);
+    let mut store = store.clone();
+    if !store.is_local() {
+        store.url = format!("{}/{name}", store.url.trim_end_matches('/'));
+    }
+    if log.starts_with("embedded:") {
+        return (LogChoice::Embedded, store);
+    }
+    let (server, settings) = log.split_once('?').unwrap_or((log, ""));
+    let (prefix, others): (Vec<_>, Vec<_>) =
+        settings.split('&').filter(|setting| !setting.is_empty()).partition(|setting| setting.starts_with("prefix="));
+    let before = prefix.first().map_or("", |setting| &setting["prefix=".len()..]);
+    // Kafka's stands before the name of a topic, Redis' has a colon behind it.
+    let prefix = match (log.starts_with("kafka:"), before) {
+        (true, _) => format!("prefix={before}{name}."),
+        (false, "") => format!("prefix={name}"),
+        (false, _) => format!("prefix={before}.{name}"),
+    };
+    let settings: Vec<_> = others.into_iter().chain([&*prefix]).collect();
+    (LogChoice::Url(format!("{server}?{}", settings.join("&"))), store)
+}
+
+/// The tables of a run whose data folder is `data`.
+pub(crate) fn open_lake(data: &std::path::Path, store: &StoreConfig) -> anyhow::Result<Lake> {
+    match store.bucket()? {
+        Some(bucket) => Ok(bucket.lake()),
+        None => flywheel_backends::open_lake(data),
+    }
+}
+
 impl Plan {
+    /// What everything of this run is called on servers that others use too.
+    pub fn name(&self) -> String {
+        name(self.seed)
+    }
+
+    /// [`Plan::store`] as JSON; keys are not in it, the child finds them where we do.
+    pub(crate) fn store_for_the_child(&self) -> String {
+        serde_json::to_string(&self.store).expect("settings serialise")
+    }
+
     /// # Errors
     /// What is wrong, in words for the person who asked.
     pub fn check(&self) -> Result<(), String> {
@@ -108,6 +159,19 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_configured_is_used_under_names_of_the_run() {
+        let local = StoreConfig::default();
+        let of = |log: &str| apart(log, &local, 7).0.to_string();
+        assert_eq!(of("embedded:"), "embedded");
+        assert_eq!(of("redis://h:1/2"), "redis://h:1/2?prefix=torture-7");
+        assert_eq!(of("redis://h:1?timeout=5s&prefix=league"), "redis://h:1?timeout=5s&prefix=league.torture-7");
+        assert_eq!(of("kafka://a:1,b:1?prefix=x."), "kafka://a:1,b:1?prefix=x.torture-7.");
+        assert!(apart("embedded:", &local, 7).1.is_local());
+        let bucket = StoreConfig { url: "s3://lake/league/".to_owned(), ..local };
+        assert_eq!(apart("embedded:", &bucket, 7).1.url, "s3://lake/league/torture-7");
+    }
 
     #[test]
     fn a_log_is_read_as_it_is_written_and_a_password_is_not_shown() {

@@ -9,6 +9,8 @@ pub struct Report {
     pub ok: bool,
     pub seed: u64,
     pub log: String,
+    /// Where the tables lay, if not in the folder of the run.
+    pub store: Option<String>,
     /// Weakest durability that an acknowledgement named.
     pub durability: String,
     pub seconds: f64,
@@ -51,10 +53,11 @@ impl Report {
         let (v, t) = (&self.verdict, &self.tally);
         let mut lines = vec![
             format!(
-                "{} kills, {} power cuts of {}{} in {:.0} s, seed {}; up again in {} ms (median), {} ms at most",
+                "{} kills, {} power cuts of {}{}{} in {:.0} s, seed {}; up again in {} ms (median), {} ms at most",
                 self.kills,
                 self.cuts,
                 self.log,
+                self.store.as_ref().map_or_else(String::new, |store| format!(" and {store}")),
                 if self.faults { " with faults" } else { "" },
                 self.seconds,
                 self.seed,

@@ -1,7 +1,7 @@
 //! The run: lives that end badly, one after the other, and a last one that ends well.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,8 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use flywheel_log::Durability;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt as _, path::Path as ObjectPath};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::{
@@ -27,6 +29,7 @@ use crate::{
     cut::{Journals, Power, Undone},
     node::Node,
     oracle,
+    plan::open_lake,
     producer::{self, Settings},
     redis::Redis,
 };
@@ -52,6 +55,7 @@ enum End {
 /// Only if the run could not even begin or its table not be read; what went wrong on the way is in the report.
 pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<Report> {
     plan.check().map_err(anyhow::Error::msg)?;
+    is_fresh(plan).await?;
     let began = Instant::now();
     let mut stage = Stage::new(plan)?;
     let (address, addresses) = watch::channel(None);
@@ -70,7 +74,14 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
         };
         producers.spawn(producer::produce(settings, addresses.clone()));
     }
-    let mut report = Report { seed: plan.seed, log: plan.log.to_string(), faults: plan.faults, ..Report::default() };
+    let store = (!plan.store.is_local()).then(|| plan.store.url.clone());
+    let mut report = Report {
+        seed: plan.seed,
+        log: plan.log.to_string(),
+        store: store.clone(),
+        faults: plan.faults,
+        ..Report::default()
+    };
     let mut books = Vec::new();
     let lives = async {
         let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
@@ -96,12 +107,15 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
     report.broken = lives.err().map(|error| format!("{error:#}"));
     stage.end().await?;
     summarise(&mut report, &books);
-    let lake = flywheel_backends::open_lake(&stage.data)?;
+    let lake = open_lake(&stage.data, &plan.store)?;
     match check::check(&lake, plan.seed, &books).await {
         Ok(verdict) => {
             report.verdict = verdict;
-            let table = stage.data.join("lake/events");
-            match oracle::ask(&table, plan.seed, &books, &plan.folder).await {
+            let opinion = async {
+                let table = local_events(plan, &stage.data).await?;
+                oracle::ask(&table, plan.seed, &books, &plan.folder).await
+            };
+            match opinion.await {
                 Ok(Ok(opinion)) => report.opinion = Some(opinion),
                 Ok(Err(why)) => report.no_opinion = Some(why),
                 Err(error) => drop(report.broken.get_or_insert_with(|| format!("{error:#}"))),
@@ -116,6 +130,46 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
     report.seconds = began.elapsed().as_secs_f64();
     report.judge();
     Ok(report)
+}
+
+/// The table's folder, for readers that read folders; of a bucket it is a copy.
+async fn local_events(plan: &Plan, data: &Path) -> anyhow::Result<PathBuf> {
+    let Some(bucket) = plan.store.bucket()? else { return Ok(data.join("lake/events")) };
+    let root = ObjectPath::from_url_path(bucket.lake().root().path()).context("naming the tables")?.join("events");
+    let copy = plan.folder.join("copy/events");
+    let mut objects = bucket.store().list(Some(&root));
+    while let Some(object) = objects.try_next().await.context("listing the table of events")? {
+        let parts = object.location.prefix_match(&root).context("an object outside of its folder")?;
+        let file = parts.fold(copy.clone(), |folder, part| folder.join(part.as_ref()));
+        std::fs::create_dir_all(file.parent().expect("it lies in a folder")).context("copying the table")?;
+        let bytes = bucket.store().get(&object.location).await?.bytes().await.context("copying the table")?;
+        std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(copy)
+}
+
+/// Removes what a run left in a bucket: everything below its own prefix.
+///
+/// # Errors
+/// If the store refuses.
+pub async fn sweep(plan: &Plan) -> anyhow::Result<()> {
+    let Some(bucket) = plan.store.bucket()? else { return Ok(()) };
+    ensure!(bucket.prefix().filename() == Some(&*plan.name()), "`{bucket}` is not of this run alone");
+    let removing = || format!("removing what lies in `{bucket}`");
+    let found: Vec<_> = bucket.store().list(Some(bucket.prefix())).try_collect().await.with_context(removing)?;
+    for object in found {
+        bucket.store().delete(&object.location).await.with_context(removing)?;
+    }
+    Ok(())
+}
+
+/// Whether nothing of an earlier run with this seed lies in the bucket.
+async fn is_fresh(plan: &Plan) -> anyhow::Result<()> {
+    let Some(bucket) = plan.store.bucket()? else { return Ok(()) };
+    bucket.reach().await?;
+    let there = bucket.store().list(Some(bucket.prefix())).next().await.transpose()?;
+    ensure!(there.is_none(), "`{bucket}` holds an earlier run of this seed; take another one, or remove it");
+    Ok(())
 }
 
 async fn collect(producers: &mut JoinSet<Book>, books: &mut Vec<Book>) {

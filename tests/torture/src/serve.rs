@@ -44,6 +44,8 @@ pub struct Served {
     pub data: PathBuf,
     /// URL of the log.
     pub log: String,
+    /// Where the tables lie.
+    pub store: StoreConfig,
     pub partitions: u32,
     /// Seed of the faults of log and store, if they are to have any.
     pub faults: Option<u64>,
@@ -54,16 +56,12 @@ pub struct Served {
 /// # Errors
 /// If a store cannot be opened, or not everything could be landed at the end.
 pub async fn serve(served: Served) -> anyhow::Result<()> {
-    let urls = BackendUrls {
-        log: served.log,
-        data: served.data,
-        store: StoreConfig::default(),
-        catalog: CatalogConfig::default(),
-    };
+    let urls =
+        BackendUrls { log: served.log, data: served.data, store: served.store, catalog: CatalogConfig::default() };
     let (mut backends, _holder) = Backends::open(&urls).await?;
     if let Some(seed) = served.faults {
         backends.log = faults::log(backends.log, seed);
-        backends.lake = faults::lake(&urls.data, seed)?;
+        backends.lake = faults::lake(&urls, seed)?;
     }
     let (topic, partitions) = (Topic::new(System::Tank.topic()), served.partitions);
     backends.log.create_topic(&topic, partitions).await.context("making the topic")?;

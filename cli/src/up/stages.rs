@@ -26,7 +26,7 @@ pub fn fill(
     status.set_stage(play(parts, now, per_second(before.farm.ticks, now.farm.ticks)));
     status.set_stage(stream(parts, now, per_second(before.acknowledged, now.acknowledged)));
     status.set_stage(land(parts, now, per_second(before.landed, now.landed)));
-    status.set_stage(learn(now));
+    status.set_stage(learn(parts, now));
     status.set_stage(judge(now, per_second(before.judge.games, now.judge.games)));
     status.set_stage(swap(parts, now, champion));
     status.champion = champion.map(|alias| champion_of(parts, &now.judge, alias));
@@ -155,7 +155,7 @@ fn land(parts: &Parts, now: &Look, rate: f64) -> StageStatus {
     stage
 }
 
-fn learn(now: &Look) -> StageStatus {
+fn learn(parts: &Parts, now: &Look) -> StageStatus {
     let progress = &now.progress;
     let (steps, rate) = (progress["steps"].as_u64().unwrap_or(0), progress["steps_per_s"].as_f64().unwrap_or(0.0));
     let buffer = progress["buffer_len"].as_u64().unwrap_or(0);
@@ -173,6 +173,9 @@ fn learn(now: &Look) -> StageStatus {
     }
     if let Some(down) = &now.trainer.down {
         return stage.waiting(down.clone());
+    }
+    if !parts.config.train.enabled && now.trained_by.is_none() {
+        return stage.waiting(format!("switched off here (train.enabled), and no other trainer has {}", parts.run));
     }
     if let Some(waiting) = progress["waiting"].as_str() {
         let share = progress["min_size"].as_f64().filter(|min| *min > 0.0).map_or(0.0, |min| buffer as f64 / min);

@@ -333,9 +333,6 @@ pub async fn start(
             }
             Err(why) => trainer_state.lock().expect("nothing panics while it holds the state").down = Some(why),
         }
-    } else {
-        trainer_state.lock().expect("nothing panics while it holds the state").down =
-            Some("switched off (train.enabled)".to_owned());
     }
 
     // Only events of systems that are landed here are taken.

@@ -87,6 +87,8 @@ pub struct Look {
     pub assembled: u64,
     /// Progress of the training run.
     pub progress: Value,
+    /// Who has the lease of the training run: our own trainer, or one that is a service of its own.
+    pub trained_by: Option<String>,
     pub catalog_silence: Silence,
     pub registry_silence: Silence,
 }
@@ -97,6 +99,7 @@ struct Kept {
     /// The newest two looks, a second apart: rates come from them.
     looks: Option<(Look, Look)>,
     progress: Value,
+    trained_by: Option<String>,
     catalog_silence: Silence,
     registry_silence: Silence,
     champion: Option<AliasState>,
@@ -136,9 +139,10 @@ impl View {
     pub fn look(&self) -> Look {
         let parts = &self.parts;
         let emitter = parts.emitter.stats();
-        let (progress, catalog_silence, registry_silence) = {
+        let (progress, trained_by, catalog_silence, registry_silence) = {
             let kept = self.kept();
-            (kept.progress.clone(), kept.catalog_silence.clone(), kept.registry_silence.clone())
+            let (catalog, registry) = (kept.catalog_silence.clone(), kept.registry_silence.clone());
+            (kept.progress.clone(), kept.trained_by.clone(), catalog, registry)
         };
         Look {
             at: Instant::now(),
@@ -153,6 +157,7 @@ impl View {
             landed: parts.land.events.load(Ordering::Relaxed),
             assembled: parts.assemble.transitions.load(Ordering::Relaxed),
             progress,
+            trained_by,
             catalog_silence,
             registry_silence,
         }

@@ -1,6 +1,9 @@
 //! A loop that starts again on its data folder knows what came before.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use flywheel_it::{Loop, Scratch, flywheel, get, program, signal, wait_for};
 use serde_json::Value;
@@ -102,4 +105,44 @@ fn a_trainer_that_is_killed_is_started_again_and_the_loop_says_so() {
     let spilled = fs::read_dir(scratch.data().join("spill"))
         .map_or(0, |files| files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum::<u64>());
     assert_eq!(spilled, 0, "everything went into the log");
+}
+
+#[test]
+fn a_trainer_that_is_a_service_of_its_own_is_known_by_its_lease() {
+    let Some(program) = program() else { return };
+    let trainer = program.with_file_name("flywheel-trainer");
+    if !trainer.is_file() {
+        eprintln!("SKIPPED: flywheel-trainer is not built");
+        return;
+    }
+    let scratch = Scratch::new("own-trainer");
+    fs::write(scratch.path().join("flywheel.toml"), "[train]\nenabled = false\n").unwrap();
+    let mut running = Loop::start(&program, &scratch, "up", &["--sessions", "1"]);
+    let url = running.ready();
+    let learn = || {
+        let status = wait_for("a status", || status(&url));
+        status["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "learn").unwrap().to_string()
+    };
+    wait_for("learning to be switched off", || learn().contains("switched off here").then_some(()));
+    assert!(running.children().is_empty(), "nothing is started that is switched off");
+    let output = fs::File::create(scratch.path().join("trainer.log")).unwrap();
+    let mut own = Command::new(&trainer)
+        .arg("--data")
+        .arg(scratch.data())
+        .args(["--base-key=tank-ai-dqn", "--hidden=128", "--seed=7", "--device=cpu"])
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    wait_for("the trainer's lease to be seen", || {
+        let ended = own.try_wait().unwrap();
+        assert!(ended.is_none(), "{}", fs::read_to_string(scratch.path().join("trainer.log")).unwrap());
+        (!learn().contains("switched off")).then_some(())
+    });
+    // Whoever dies without a word is known to be gone when its lease is over.
+    signal(own.id(), libc::SIGKILL);
+    own.wait().unwrap();
+    wait_for("its lease to end", || learn().contains("no other trainer has").then_some(()));
+    assert!(running.terminate().success(), "drained in order");
 }

@@ -7,7 +7,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -25,6 +28,8 @@ use crate::{Figure, folder::Folder, process_cpu_seconds, thread_cpu_seconds};
 const BENCH: &str = "ingest";
 const PARTITIONS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A lander from which nothing comes for so long has nothing more to give.
+const STALLED: Duration = Duration::from_secs(60);
 /// Games of each partition that are played at once.
 const GAMES: usize = 16;
 const BATCH: usize = 1_000;
@@ -83,11 +88,29 @@ impl Landing {
     }
 
     async fn until(&self, events: u64) -> anyhow::Result<()> {
-        while self.stats.events.load(Relaxed) < events {
+        self.watched_until(events, |_| {}).await
+    }
+
+    /// Ends with an error if nothing lands for longer than [`STALLED`]; `show` is told how many have, again and again.
+    async fn watched_until(&self, events: u64, mut show: impl FnMut(u64)) -> anyhow::Result<()> {
+        let (mut newest, mut since) = (0, Instant::now());
+        loop {
+            let landed = self.stats.events.load(Relaxed);
+            show(landed);
+            if landed >= events {
+                return Ok(());
+            }
+            if landed > newest {
+                (newest, since) = (landed, Instant::now());
+            }
             ensure!(!self.task.is_finished(), "land ended before its time");
+            let dead = self.stats.dead.load(Relaxed) + self.stats.duplicates.load(Relaxed);
+            ensure!(
+                since.elapsed() < STALLED,
+                "{landed} of {events} events landed, then none for {STALLED:?} ({dead} were refused)"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(())
     }
 
     async fn stop(self) -> anyhow::Result<()> {
@@ -101,7 +124,11 @@ impl Landing {
 ///
 /// # Errors
 /// If the log fails, or has the topic already.
-pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<Figure>> {
+pub async fn through(
+    log: Arc<dyn EventLog>,
+    events: u64,
+    show: impl Fn(&'static str, u64, u64),
+) -> anyhow::Result<Vec<Figure>> {
     let known = log.topics().await?.into_iter().any(|(known, _)| known == topic());
     ensure!(!known, "the log has events already; name another `prefix=` in its URL");
     let folder = Folder::new("through")?;
@@ -111,8 +138,9 @@ pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<
 
     let (began, cpu) = (Instant::now(), process_cpu_seconds());
     let mut producers = Vec::new();
+    let appended = Arc::new(AtomicU64::new(0));
     for partition in 0..PARTITIONS {
-        let (log, to) = (Arc::clone(&log), topic().partition(partition));
+        let (log, to, appended) = (Arc::clone(&log), topic().partition(partition), Arc::clone(&appended));
         producers.push(tokio::spawn(async move {
             let mut games = Games::of(partition, 0);
             while games.next < share {
@@ -122,12 +150,19 @@ pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<
                     Record::new(key, event)
                 };
                 log.append(&to, (0..n).map(|_| record(&mut games)).collect()).await?;
+                appended.fetch_add(n, Relaxed);
             }
             anyhow::Ok(())
         }));
     }
-    for producer in producers {
-        producer.await.context("a producer")??;
+    for mut producer in producers {
+        let mut beat = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                ended = &mut producer => break ended.context("a producer")??,
+                _ = beat.tick() => show("appended", appended.load(Relaxed), events),
+            }
+        }
     }
     let produced = (began.elapsed().as_secs_f64(), process_cpu_seconds() - cpu);
 
@@ -145,12 +180,14 @@ pub async fn through(log: Arc<dyn EventLog>, events: u64) -> anyhow::Result<Vec<
     let landing = Landing::start(&log, &lake);
     landing.until(1).await?;
     let first_commit = began.elapsed();
-    let mut peak = before;
-    while landing.stats.events.load(Relaxed) < events - there {
-        ensure!(!landing.task.is_finished(), "land ended before its time");
-        peak = f64::max(peak, resident_mb());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let (mut peak, mut looked) = (before, Instant::now());
+    let look = |landed: u64| {
+        if looked.elapsed() > Duration::from_millis(20) {
+            (peak, looked) = (f64::max(peak, resident_mb()), Instant::now());
+            show("landed", there + landed, events);
+        }
+    };
+    landing.watched_until(events - there, look).await?;
     let landed = (began.elapsed().as_secs_f64(), process_cpu_seconds() - cpu);
     landing.stop().await?;
     ensure!(lake.table(TableName::Events).rows().await? == events, "the table has not each event once");

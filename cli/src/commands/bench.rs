@@ -1,4 +1,5 @@
 use std::{
+    io::IsTerminal,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -6,6 +7,7 @@ use std::{
 use anyhow::Context;
 use flywheel_backends::BackendUrls;
 use flywheel_benches::{Figure, Options};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::{
@@ -113,7 +115,20 @@ async fn through(global: &Global, url: String, events: u64) -> Result<Vec<Value>
     let urls = BackendUrls { log: url, ..urls(&Config::load(global)?) };
     let log = urls.open_shared_log().await.map_err(|error| Failure::new(Code::Unreachable, error))?;
     crate::output::note!("{events} events through {}", urls.shown_log());
-    let figures = flywheel_benches::streams::through(log, events).await?;
+    let bar = if global.quiet || !std::io::stderr().is_terminal() {
+        ProgressBar::hidden()
+    } else {
+        let style = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} events {msg}, {elapsed}");
+        ProgressBar::new(events).with_style(style.expect("a valid template"))
+    };
+    let show = |what: &'static str, done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+        bar.set_message(what);
+    };
+    let figures = flywheel_benches::streams::through(log, events, show).await;
+    bar.finish_and_clear();
+    let figures = figures?;
     Ok(figures.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 

@@ -54,7 +54,8 @@ pub(crate) struct TrainArgs {
     /// Only beside a running loop: fail where no process holds the event log, instead of opening it.
     #[arg(long)]
     pub(crate) attach: bool,
-    /// The run to work on; a stopped or killed one goes on from its checkpoint. Made if it is not there.
+    /// The run to work on; a stopped or killed one goes on from its checkpoint. The newest run of the base key when left
+    /// out, which is made if there is none.
     #[arg(long, value_name = "ID")]
     pub(crate) run: Option<String>,
     /// How politely the processor is used: 0 not at all, 19 most.

@@ -97,12 +97,22 @@ impl Pieces {
                 idle.retain(|(of, _)| *of == number);
                 idle.pop()
             };
-            let mut wire = match idle {
-                Some((_, wire)) => wire,
-                None => Wire::connect(client).await?,
-            };
+            let question = question.get_packed_pipeline();
             // `MULTI`, the two commands and `EXEC`.
-            if !wire.ask(&question.get_packed_pipeline(), 4, most_bytes).await? {
+            const ANSWERS: usize = 4;
+            let (mut wire, asked) = match idle {
+                Some((_, mut wire)) => match wire.ask(&question, ANSWERS, most_bytes).await {
+                    // Servers close what was idle for long, which is seen only now.
+                    Err(error) if error.is_io_error() => (Wire::connect(client).await?, None),
+                    asked => (wire, Some(asked?)),
+                },
+                None => (Wire::connect(client).await?, None),
+            };
+            let whole = match asked {
+                Some(whole) => whole,
+                None => wire.ask(&question, ANSWERS, most_bytes).await?,
+            };
+            if !whole {
                 return Ok(None);
             }
             let piece = piece(&wire.answer)?;

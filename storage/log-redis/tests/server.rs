@@ -286,6 +286,40 @@ async fn a_server_that_hides_its_settings_promises_nothing() {
     assert!(log.persistence().to_string().contains("does not tell"));
 }
 
+#[tokio::test]
+async fn a_connection_that_the_server_closed_while_it_was_idle_costs_no_read() {
+    if !support::is_there() {
+        return;
+    }
+    let server = Server::start("always");
+    let log = connect(&server.url()).await;
+    log.append(&lane(0), one("0")).await.unwrap();
+    let limit = ReadLimit::default();
+    for _ in 0..3 {
+        assert_eq!(values(&log.read(&lane(0), Position::Start, limit).await.unwrap()), ["0"]);
+        // That of the reads asked for a piece last.
+        let clients: String = server.ask("CLIENT LIST");
+        let reading: Vec<_> = clients.lines().filter(|line| line.contains("cmd=exec")).collect();
+        assert_eq!(reading.len(), 1, "{clients}");
+        let id = reading[0].split(' ').find_map(|word| word.strip_prefix("id=")).unwrap();
+        assert_eq!(server.ask::<u64>(&format!("CLIENT KILL ID {id}")), 1);
+    }
+}
+
+#[tokio::test]
+async fn reads_log_in_and_choose_the_database_as_all_else_does() {
+    if !support::is_there() {
+        return;
+    }
+    let server = Server::start_with("always", &["--requirepass", "word"]);
+    for (user, database) in [("", 3), ("default", 4)] {
+        let log = connect(&format!("redis://{user}:word@127.0.0.1:{}/{database}?timeout=5s", server.port)).await;
+        log.append(&lane(0), one("here")).await.unwrap();
+        let found = log.read(&lane(0), Position::Start, ReadLimit::default()).await.unwrap();
+        assert_eq!(values(&found), ["here"], "and not what lies in the other database");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_many_readers_wait_the_server_has_little_to_do() {
     if !support::is_there() {

@@ -7,12 +7,7 @@
 work=$TARGET/seeded-bugs
 mkdir -p "$work"
 # Only crates of the workspace are built with the cfg; what they depend on is shared with every other build.
-cat >"$work/rustc" <<'RUSTC'
-#!/bin/sh
-exec "$@" --cfg flywheel_bug
-RUSTC
-chmod +x "$work/rustc"
-export RUSTC_WORKSPACE_WRAPPER="$work/rustc"
+export RUSTC_WORKSPACE_WRAPPER="$ROOT/scripts/rustc-with-faults.sh"
 
 found=0 missed='' asked=0
 
@@ -44,7 +39,8 @@ programs() {
 }
 
 # by_torture NAME SYMPTOM WORDS...: the torture must end with exit code 7, "not well", and its report tell of SYMPTOM. One that
-# ends otherwise (nothing could be started, a port was taken) has found nothing.
+# breaks off (exit code 1) has found only what SYMPTOM says of breaking off, such as a table that nobody can read any more; one
+# that ends otherwise (nothing could be started, a port was taken) has found nothing.
 by_torture() {
     name=$1 symptom=$2
     shift 2
@@ -56,9 +52,10 @@ by_torture() {
     FLYWHEEL_BUG=$name "$work/flywheel" --quiet torture --rate 6000 --patience 30 --folder "$folder" "$@" \
         >"$work/$name.log" 2>&1 || how=$?
     rm -rf "$folder"
-    case $how in
-        0) outcome "$name" "$work/$name.log" '' ;;
-        7) outcome "$name" "$work/$name.log" "$(grep -m1 -E "$symptom" "$work/$name.log" || true)" ;;
+    seen=$(grep -m1 -o -E "$symptom.*" "$work/$name.log" || true)
+    case $how,$seen in
+        0,*) outcome "$name" "$work/$name.log" '' ;;
+        7,* | 1,'broke off:'*) outcome "$name" "$work/$name.log" "$seen" ;;
         *) die "$name: the torture ended with $how, which is no finding; see $work/$name.log" ;;
     esac
 }

@@ -69,6 +69,7 @@ fn check(fast: bool) -> anyhow::Result<Report> {
     if !fast {
         report.rule("rustfmt", "cargo fmt --check", tools::rustfmt(&workspace));
         report.rule("clippy", "no warnings, workspace and all targets", tools::clippy(&workspace));
+        report.rule("seeded", "compiles with the seeded faults in it", tools::seeded(&workspace));
     }
     report.close();
     Ok(report)

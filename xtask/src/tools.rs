@@ -35,17 +35,30 @@ pub fn clippy(workspace: &Workspace) -> Vec<Finding> {
     let mut command = cargo(&workspace.root);
     command.args(["clippy", "--locked", "--quiet", "--workspace", "--all-targets"]);
     let mut findings = Vec::new();
-    match libtorch(&workspace.root) {
-        Some(folder) => {
-            command.args(["--features", "flywheel-train/torch"]).env("LIBTORCH", folder);
-        }
-        None => {
-            findings.push(warning("libtorch is not here (`make libtorch`), so the trainer's code was not looked at"))
-        }
+    if !with_trainer(&mut command, workspace) {
+        findings.push(warning("libtorch is not here (`make libtorch`), so the trainer's code was not looked at"));
     }
     command.args(["--", "-D", "warnings", "-D", "clippy::undocumented_unsafe_blocks"]);
     findings.extend(passes(command, "clippy"));
     findings
+}
+
+/// Whether everything compiles with the seeded faults of `make seeded-bugs` in it, which no other build has.
+pub fn seeded(workspace: &Workspace) -> Vec<Finding> {
+    let mut command = cargo(&workspace.root);
+    command.args(["check", "--locked", "--quiet", "--workspace"]);
+    with_trainer(&mut command, workspace);
+    command.env("RUSTC_WORKSPACE_WRAPPER", workspace.root.join("scripts/rustc-with-faults.sh"));
+    passes(command, "the build with seeded faults").into_iter().collect()
+}
+
+/// Adds the trainer's code where libtorch is there; whether it is.
+fn with_trainer(command: &mut Command, workspace: &Workspace) -> bool {
+    let folder = libtorch(&workspace.root);
+    if let Some(folder) = &folder {
+        command.args(["--features", "flywheel-train/torch"]).env("LIBTORCH", folder);
+    }
+    folder.is_some()
 }
 
 /// Its messages go to the terminal as they come.

@@ -84,6 +84,7 @@ pub(crate) type Fresh = BTreeMap<Game, Run>;
 
 /// What comes of one game.
 #[derive(Default)]
+#[cfg_attr(flywheel_bug, derive(Clone))]
 pub(crate) struct Run {
     pub seqs: BTreeSet<u64>,
     pub clock: Seen,

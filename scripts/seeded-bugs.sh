@@ -74,7 +74,7 @@ by_test() {
     grep -Eq '^test result: ok\. [1-9]' "$work/$1.log" || die "there is no test $2; see $work/$1.log"
     # shellcheck disable=SC2086
     FLYWHEEL_BUG=$1 FLYWHEEL_REQUIRE=redis cargo test --locked $CARGO_QUIET $TESTED "$2" >"$work/$1.log" 2>&1 || how=$?
-    [ "$how" = 0 ] || grep -q "^test .*$2.* FAILED" "$work/$1.log" ||
+    [ "$how" = 0 ] || grep -q "$2 .* FAILED" "$work/$1.log" ||
         die "$1 breaks something else than $2; see $work/$1.log"
     seen=''
     [ "$how" = 0 ] || seen=$(grep -A3 'panicked at' "$work/$1.log" | tr '\n' ' ' | grep -o -E "$3" || true)

@@ -178,6 +178,8 @@ impl Wire {
         loop {
             self.answer.reserve(STEP_BYTES);
             if self.stream.read_buf(&mut self.answer).await? == 0 {
+                // A server that has too many clients says so, whatever it is asked, and closes.
+                next(&mut Parts::new(&self.answer))?;
                 return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
             }
             if progress.is_complete(&self.answer).map_err(odd)? {
@@ -201,7 +203,7 @@ fn next<'a>(parts: &mut Parts<'a>) -> RedisResult<Part<'a>> {
             let line = [line, b"\r\n"].concat();
             Err(redis::parse_redis_value(&line).and_then(Value::extract_error).err().unwrap_or_else(|| odd(Odd)))
         }
-        part => part.ok_or_else(|| odd(Odd)),
+        part => part.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
     }
 }
 
@@ -301,6 +303,24 @@ mod tests {
         assert_eq!((far.records.len(), far.first.as_deref()), (1, Some("9-0")));
         let far = both(&format!("*2\r\n$-1\r\n*1\r\n{}", entry("4102444800000-0")));
         assert_eq!((far.records.len(), far.first.as_deref()), (0, Some("4102444800000-0")));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_turns_us_away_is_heard() {
+        for (said, told) in [("-ERR max number of clients reached\r\n", "max number of clients"), ("", "end of file")] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = Client::open(format!("redis://{}/0", listener.local_addr().unwrap())).unwrap();
+            let server = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                stream.write_all(said.as_bytes()).await.unwrap();
+            });
+            let pieces = Pieces::default();
+            let question = question("s", "m", "-", 1);
+            let error = pieces.read(&client, 1, &question, usize::MAX, Duration::from_secs(5)).await.unwrap_err();
+            assert!(error.to_string().contains(told), "{error}");
+            server.await.unwrap();
+        }
     }
 
     #[test]

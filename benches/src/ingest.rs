@@ -9,7 +9,6 @@
 //! The faster of the two is the peer; see `peers/ingest_peers.py`.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -21,7 +20,7 @@ use std::{
 use anyhow::{Context, ensure};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use flywheel_events::{Event, GameId, System};
-use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats, Sharing};
+use flywheel_flows::{CancellationToken, Land, LandConfig, LandStats};
 use flywheel_lake::{Lake, ScanOptions, TableName};
 use flywheel_log::{Record, Topic, partition_of};
 use flywheel_tables::EventView;
@@ -37,6 +36,7 @@ use crate::{
     lines::{FIRST_MS, Lines},
     pin::{Pin, cores},
     process_cpu_seconds,
+    race::{Racer, Start, race},
 };
 
 const BENCH: &str = "ingest";
@@ -47,7 +47,7 @@ const RATE: u64 = 20_000;
 /// Events that lie behind a lander that starts again.
 const BEHIND: i64 = 10_000_000;
 /// However slow the machine, a window ends.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// # Errors
 /// If the bench cannot be set up; the message names what is missing.
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         fs::remove_file(&file).context("removing the events")?;
     }
     // Long enough that it does not matter which of two has a little more to do.
-    figures.extend(two_cores(folder.path(), 2 * SHAPES[0].2)?);
+    figures.extend(two_cores(folder.path(), 2 * SHAPES[0].2, Racer::process)?);
     {
         let _pin = Pin::to_one_core();
         figures.extend(runtime()?.block_on(freshness(folder.path(), options.window))?);
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting the runtime")
 }
 
@@ -218,7 +218,7 @@ async fn ingest(folder: &Path, metric: &str, file: &Path, rows: usize) -> anyhow
 }
 
 /// Waits until the landers have committed `rows` events together.
-async fn landed(landers: &[Arc<LandStats>], rows: usize) -> anyhow::Result<()> {
+pub(crate) async fn landed(landers: &[Arc<LandStats>], rows: usize) -> anyhow::Result<()> {
     let started = Instant::now();
     while landers.iter().map(|stats| stats.events.load(Relaxed)).sum::<u64>() < rows as u64 {
         let dead: u64 = landers.iter().map(|stats| stats.dead.load(Relaxed) + stats.duplicates.load(Relaxed)).sum();
@@ -229,10 +229,10 @@ async fn landed(landers: &[Arc<LandStats>], rows: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same events in two partitions: one lander on one core, and two on two cores that share them, as processes do.
+/// The same events in two partitions: one lander's process on one core, and two on two cores that share them.
 /// Rows a second of wall time; the peer is the one core. Beside it what the machine's second core brings at all: decoding
 /// one event again and again, which shares nothing and fits every cache.
-fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Vec<Figure>> {
+fn two_cores(folder: &Path, rows: usize, start: Start) -> anyhow::Result<Vec<Figure>> {
     let cores = cores();
     let [.., first, second] = cores[..] else { return Ok(Vec::new()) };
     let paths = [folder.join("part-0.jsonl"), folder.join("part-1.jsonl")];
@@ -242,9 +242,9 @@ fn two_cores(folder: &Path, rows: usize) -> anyhow::Result<Vec<Figure>> {
     let (mut decode_one, mut decode_two) = (Vec::new(), Vec::new());
     for window in 0..=WINDOWS {
         let place = folder.join(format!("cores-{window}"));
-        let alone = rows as f64 / race(&place.join("one"), &files, &[(second, [0, 1].into())])?;
+        let alone = rows as f64 / race(start, &place.join("one"), &files, &[(second, [0, 1].into())])?;
         let both = [(first, [0].into()), (second, [1].into())];
-        let together = rows as f64 / race(&place.join("two"), &files, &both)?;
+        let together = rows as f64 / race(start, &place.join("two"), &files, &both)?;
         fs::remove_dir_all(&place).context("removing the tables")?;
         // The first one warms up.
         if window > 0 {
@@ -283,51 +283,6 @@ fn decoded(cores: &[usize]) -> f64 {
     std::thread::scope(|scope| {
         let counting: Vec<_> = cores.iter().map(|&core| scope.spawn(move || count(core))).collect();
         counting.into_iter().map(|thread| thread.join().expect("decoding does not panic")).sum()
-    })
-}
-
-/// Seconds until landers, each on its core with its partitions, have landed the files into one table.
-fn race(place: &Path, files: &[(PathBuf, usize)], landers: &[(usize, BTreeSet<u32>)]) -> anyhow::Result<f64> {
-    let topic = Topic::new(System::Tank.topic());
-    let log = Lines::new(topic.clone(), files);
-    let cancel = CancellationToken::new();
-    let rows = files.iter().map(|(_, lines)| lines).sum();
-    let mut lands = Vec::new();
-    for (core, pins) in landers {
-        // Each has a lake of its own, as it would in a process of its own.
-        let sharing =
-            Sharing { member: format!("core-{core}"), pins: Some(pins.clone()), lease: Duration::from_secs(10) };
-        let config = LandConfig::new(topic.clone(), files.len() as u32);
-        lands.push((*core, Land::new(log.clone(), Lake::local(place)?, config).shared(sharing)));
-    }
-    let watch = runtime()?;
-    std::thread::scope(|scope| {
-        let mut running = Vec::new();
-        let mut all_stats = Vec::new();
-        for (core, land) in lands {
-            all_stats.push(land.stats());
-            let cancel = cancel.clone();
-            running.push(scope.spawn(move || -> anyhow::Result<()> {
-                let _pin = Pin::to(core);
-                Ok(runtime()?.block_on(land.run(cancel))?)
-            }));
-        }
-        let wall = watch.block_on(async {
-            let held = || all_stats.iter().map(|stats| stats.owned.partitions.load(Relaxed)).sum::<u64>();
-            let started = Instant::now();
-            while held() < files.len() as u64 {
-                ensure!(started.elapsed() < PATIENCE, "the landers do not get their partitions");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            let started = Instant::now();
-            log.open();
-            landed(&all_stats, rows).await.map(|()| started.elapsed().as_secs_f64())
-        });
-        cancel.cancel();
-        for thread in running {
-            thread.join().expect("a lander does not panic")?;
-        }
-        wall
     })
 }
 
@@ -427,24 +382,8 @@ mod tests {
     #[test]
     fn landers_on_two_cores_land_what_one_lands() {
         let folder = Folder::new("cores").unwrap();
-        let figures = two_cores(folder.path(), 500).unwrap();
+        let figures = two_cores(folder.path(), 500, Racer::thread).unwrap();
         assert_eq!(figures.is_empty(), cores().len() < 2);
         assert!(figures.iter().all(|figure| figure.value > 0.0));
-    }
-
-    /// `cargo test --release -p flywheel-benches ingest -- --ignored --nocapture`, with FLYWHEEL_PYTHON for the peer.
-    #[test]
-    #[ignore = "a measurement of a minute"]
-    fn figures() {
-        let python = std::env::var_os("FLYWHEEL_PYTHON").map(PathBuf::from);
-        let options = Options {
-            peer: python.is_some(),
-            window: Duration::from_secs(20),
-            python: python.unwrap_or_default(),
-            peers: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers")),
-        };
-        for figure in run(&options).unwrap() {
-            println!("{}", serde_json::to_string(&figure).unwrap());
-        }
     }
 }

@@ -7,6 +7,7 @@ pub mod ingest;
 mod lander;
 mod lines;
 mod pin;
+pub mod race;
 pub mod replay;
 pub mod sim;
 pub mod streams;

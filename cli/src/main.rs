@@ -115,6 +115,9 @@ enum Command {
     TortureServe(commands::torture::ServeArgs),
     /// Measure, beside peers where one is named
     Bench(commands::bench::Args),
+    /// What `bench ingest` starts as its child
+    #[command(hide = true)]
+    BenchLand(commands::bench::LandArgs),
     /// Show the configuration
     #[command(subcommand)]
     Config(commands::config::Command),
@@ -186,6 +189,7 @@ async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Torture(args) => commands::torture::run(global, args).await,
         Command::TortureServe(args) => commands::torture::serve(global, args).await,
         Command::Bench(args) => commands::bench::run(global, args).await,
+        Command::BenchLand(args) => commands::bench::land(args).await,
         Command::Config(command) => commands::config::run(global, command),
         Command::Completions(args) => commands::completions::run(args),
     }

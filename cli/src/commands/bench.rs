@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::Context;
 use flywheel_backends::BackendUrls;
-use flywheel_benches::{Figure, Options};
+use flywheel_benches::{Figure, Options, race::Told};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -108,6 +108,18 @@ pub async fn run(global: &Global, args: Args) -> Result<(), Failure> {
         crate::output::note!("{bench:?}: {:.0} s", started.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// What `bench ingest` starts as its child; not for people.
+#[derive(Debug, clap::Args)]
+pub struct LandArgs {
+    /// What to land, and where
+    #[arg(value_name = "JSON", value_parser = |text: &str| serde_json::from_str::<Told>(text))]
+    told: Told,
+}
+
+pub async fn land(args: LandArgs) -> Result<(), Failure> {
+    Ok(tokio::task::spawn_blocking(move || flywheel_benches::race::serve(&args.told)).await??)
 }
 
 /// Events through the log at `url` into a table of their own.

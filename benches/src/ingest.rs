@@ -362,8 +362,6 @@ async fn freshness(folder: &Path, window: Duration) -> anyhow::Result<Vec<Figure
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]

@@ -19,6 +19,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("flywheel-backends", "flywheel-tables"),
     // `tests/checkpoints` starts the servers of `storage/backends/tests/s3`, which name things by it.
     ("flywheel-train", "uuid"),
+    // So does `tests/torture.rs`.
+    ("flywheel-it", "flywheel-backends"),
+    ("flywheel-it", "object_store"),
+    ("flywheel-it", "uuid"),
 ];
 
 pub fn check(workspace: &Workspace, sources: &Sources) -> Vec<Finding> {

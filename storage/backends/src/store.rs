@@ -6,8 +6,9 @@ use anyhow::{Context, bail};
 use flywheel_lake::Lake;
 use flywheel_log::EventLog;
 use flywheel_registry::{CheckpointStore, Registry};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
     path::Path,
 };
@@ -269,6 +270,46 @@ impl Bucket {
     /// What everything of this store lies below.
     pub fn prefix(&self) -> &Path {
         &self.prefix
+    }
+
+    /// Whether nothing lies below the prefix.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn is_empty(&self) -> anyhow::Result<bool> {
+        let first = self.store.list(Some(&self.prefix)).next().await;
+        Ok(first.transpose().with_context(|| format!("listing `{self}`"))?.is_none())
+    }
+
+    /// Copies what lies below the prefix's folder `below` into `folder`, for programs that read folders.
+    ///
+    /// # Errors
+    /// If the store does not answer, or the folder cannot be written.
+    pub async fn copy(&self, below: &str, folder: &std::path::Path) -> anyhow::Result<()> {
+        let copying = || format!("copying `{self}/{below}`");
+        let root = below.split('/').fold(self.prefix.clone(), |path, part| path.join(part));
+        let mut objects = self.store.list(Some(&root));
+        while let Some(object) = objects.try_next().await.with_context(copying)? {
+            let parts = object.location.prefix_match(&root).with_context(copying)?;
+            let file = parts.fold(folder.to_owned(), |path, part| path.join(part.as_ref()));
+            std::fs::create_dir_all(file.parent().unwrap_or(folder)).with_context(copying)?;
+            let bytes = self.store.get(&object.location).await.with_context(copying)?.bytes().await;
+            std::fs::write(&file, bytes.with_context(copying)?).with_context(copying)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything below the prefix.
+    ///
+    /// # Errors
+    /// If the store does not answer, or refuses.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        let removing = || format!("removing what lies in `{self}`");
+        let found: Vec<_> = self.store.list(Some(&self.prefix)).try_collect().await.with_context(removing)?;
+        for object in found {
+            self.store.delete(&object.location).await.with_context(removing)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> Path {

@@ -233,14 +233,13 @@ fn piece(answer: &[u8]) -> RedisResult<Piece> {
         return Err(odd(Odd));
     }
     let string = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-    let mut piece = Piece::default();
-    piece.trimmed = match next(&mut parts)? {
+    let trimmed = match next(&mut parts)? {
         Part::Nil => None,
         Part::Text(id) => Some(string(id)),
         _ => return Err(odd(Odd)),
     };
     let entries = list(&mut parts)?;
-    piece.records.reserve(entries.min(answer.len() / 16));
+    let mut piece = Piece { trimmed, first: None, records: Vec::with_capacity(entries.min(answer.len() / 16)) };
     for nth in 0..entries {
         if list(&mut parts)? != 2 {
             return Err(odd(Odd));

@@ -11,8 +11,6 @@ use std::{
 
 use anyhow::{Context, ensure};
 use flywheel_log::Durability;
-use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt as _, path::Path as ObjectPath};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::{
@@ -135,17 +133,8 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
 /// The table's folder, for readers that read folders; of a bucket it is a copy.
 async fn local_events(plan: &Plan, data: &Path) -> anyhow::Result<PathBuf> {
     let Some(bucket) = plan.store.bucket()? else { return Ok(data.join("lake/events")) };
-    let root = ObjectPath::from_url_path(bucket.lake().root().path()).context("naming the tables")?.join("events");
     let copy = plan.folder.join("copy/events");
-    let mut objects = bucket.store().list(Some(&root));
-    while let Some(object) = objects.try_next().await.context("listing the table of events")? {
-        let parts = object.location.prefix_match(&root).context("an object outside of its folder")?;
-        let file = parts.fold(copy.clone(), |folder, part| folder.join(part.as_ref()));
-        std::fs::create_dir_all(file.parent().expect("it lies in a folder")).context("copying the table")?;
-        let bytes = bucket.store().get(&object.location).await?.bytes().await.context("copying the table")?;
-        std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))?;
-    }
-    Ok(copy)
+    bucket.copy("lake/events", &copy).await.map(|()| copy)
 }
 
 /// Removes what a run left in a bucket: everything below its own prefix.
@@ -155,20 +144,14 @@ async fn local_events(plan: &Plan, data: &Path) -> anyhow::Result<PathBuf> {
 pub async fn sweep(plan: &Plan) -> anyhow::Result<()> {
     let Some(bucket) = plan.store.bucket()? else { return Ok(()) };
     ensure!(bucket.prefix().filename() == Some(&*plan.name()), "`{bucket}` is not of this run alone");
-    let removing = || format!("removing what lies in `{bucket}`");
-    let found: Vec<_> = bucket.store().list(Some(bucket.prefix())).try_collect().await.with_context(removing)?;
-    for object in found {
-        bucket.store().delete(&object.location).await.with_context(removing)?;
-    }
-    Ok(())
+    bucket.remove().await
 }
 
 /// Whether nothing of an earlier run with this seed lies in the bucket.
 async fn is_fresh(plan: &Plan) -> anyhow::Result<()> {
     let Some(bucket) = plan.store.bucket()? else { return Ok(()) };
     bucket.reach().await?;
-    let there = bucket.store().list(Some(bucket.prefix())).next().await.transpose()?;
-    ensure!(there.is_none(), "`{bucket}` holds an earlier run of this seed; take another one, or remove it");
+    ensure!(bucket.is_empty().await?, "`{bucket}` holds an earlier run of this seed; take another one, or remove it");
     Ok(())
 }
 

@@ -71,7 +71,7 @@ impl Racer {
     #[cfg(test)]
     pub fn thread(told: &Told) -> anyhow::Result<Self> {
         let ((said, say), (hear, tell), told) = (std::io::pipe()?, std::io::pipe()?, told.clone());
-        std::thread::spawn(move || land(&told, BufReader::new(hear), say).unwrap());
+        std::thread::spawn(move || land(&told, BufReader::new(hear), say).expect("what a test is told fits"));
         Ok(Self { child: None, said: Box::new(BufReader::new(said)), tell: Box::new(tell) })
     }
 

@@ -122,7 +122,7 @@ fn plan(global: &Global, args: &Args, seed: u64, folder: PathBuf) -> Result<Plan
     }
     let (log, store) = if args.configured {
         let config = Config::load(global)?;
-        if config.stream.url == "embedded:" && config.store.is_local() {
+        if config.stream.url.starts_with("embedded:") && config.store.is_local() {
             return Err(Failure::msg(Code::Config, "the configuration names neither a log on servers nor a bucket")
                 .hint(
                     "name them under [stream] and [store], or leave out --configured; `flywheel config show --origin`",

@@ -174,7 +174,7 @@ fn learn(parts: &Parts, now: &Look) -> StageStatus {
     if let Some(down) = &now.trainer.down {
         return stage.waiting(down.clone());
     }
-    if !parts.config.train.enabled && now.trained_by.is_none() {
+    if !parts.config.train.enabled && !now.is_trained {
         return stage.waiting(format!("switched off here (train.enabled), and no other trainer has {}", parts.run));
     }
     if let Some(waiting) = progress["waiting"].as_str() {

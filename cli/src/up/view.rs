@@ -87,8 +87,8 @@ pub struct Look {
     pub assembled: u64,
     /// Progress of the training run.
     pub progress: Value,
-    /// Who has the lease of the training run: our own trainer, or one that is a service of its own.
-    pub trained_by: Option<String>,
+    /// Somebody has the lease of the training run: our own trainer, or one that is a service of its own.
+    pub is_trained: bool,
     pub catalog_silence: Silence,
     pub registry_silence: Silence,
 }
@@ -99,7 +99,7 @@ struct Kept {
     /// The newest two looks, a second apart: rates come from them.
     looks: Option<(Look, Look)>,
     progress: Value,
-    trained_by: Option<String>,
+    is_trained: bool,
     catalog_silence: Silence,
     registry_silence: Silence,
     champion: Option<AliasState>,
@@ -139,10 +139,10 @@ impl View {
     pub fn look(&self) -> Look {
         let parts = &self.parts;
         let emitter = parts.emitter.stats();
-        let (progress, trained_by, catalog_silence, registry_silence) = {
+        let (progress, is_trained, catalog_silence, registry_silence) = {
             let kept = self.kept();
             let (catalog, registry) = (kept.catalog_silence.clone(), kept.registry_silence.clone());
-            (kept.progress.clone(), kept.trained_by.clone(), catalog, registry)
+            (kept.progress.clone(), kept.is_trained, catalog, registry)
         };
         Look {
             at: Instant::now(),
@@ -157,7 +157,7 @@ impl View {
             landed: parts.land.events.load(Ordering::Relaxed),
             assembled: parts.assemble.transitions.load(Ordering::Relaxed),
             progress,
-            trained_by,
+            is_trained,
             catalog_silence,
             registry_silence,
         }

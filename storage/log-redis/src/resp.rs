@@ -1,7 +1,7 @@
 //! The answers of a server, walked in the buffer that they came into (RESP2).
 //!
 //! `redis` makes a value of every part of an answer, with an allocation each. That is right for all answers but one: a
-//! piece of a stream has seven parts an event, and making values of them was half of what an event cost a lander.
+//! piece of a stream has seven parts an event, and making values of them was a third of what an event cost a lander.
 
 /// One part of an answer. A list is followed by its parts.
 #[derive(Debug, PartialEq, Eq)]

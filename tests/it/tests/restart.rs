@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use flywheel_it::{Loop, Scratch, flywheel, get, program, signal, wait_for};
@@ -107,6 +107,16 @@ fn a_trainer_that_is_killed_is_started_again_and_the_loop_says_so() {
     assert_eq!(spilled, 0, "everything went into the log");
 }
 
+/// Ends with the test, however that ends.
+struct Own(Child);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
 #[test]
 fn a_trainer_that_is_a_service_of_its_own_is_known_by_its_lease() {
     let Some(program) = program() else { return };
@@ -126,23 +136,22 @@ fn a_trainer_that_is_a_service_of_its_own_is_known_by_its_lease() {
     wait_for("learning to be switched off", || learn().contains("switched off here").then_some(()));
     assert!(running.children().is_empty(), "nothing is started that is switched off");
     let output = fs::File::create(scratch.path().join("trainer.log")).unwrap();
-    let mut own = Command::new(&trainer)
+    let own = Command::new(&trainer)
         .arg("--data")
         .arg(scratch.data())
         .args(["--base-key=tank-ai-dqn", "--hidden=128", "--seed=7", "--device=cpu"])
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
         .stderr(output)
-        .spawn()
-        .unwrap();
+        .spawn();
+    let mut own = Own(own.unwrap());
     wait_for("the trainer's lease to be seen", || {
-        let ended = own.try_wait().unwrap();
+        let ended = own.0.try_wait().unwrap();
         assert!(ended.is_none(), "{}", fs::read_to_string(scratch.path().join("trainer.log")).unwrap());
         (!learn().contains("switched off")).then_some(())
     });
     // Whoever dies without a word is known to be gone when its lease is over.
-    signal(own.id(), libc::SIGKILL);
-    own.wait().unwrap();
+    drop(own);
     wait_for("its lease to end", || learn().contains("no other trainer has").then_some(()));
     assert!(running.terminate().success(), "drained in order");
 }

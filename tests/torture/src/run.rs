@@ -72,11 +72,10 @@ pub async fn run(plan: &Plan, mut show: impl FnMut(Progress)) -> anyhow::Result<
         };
         producers.spawn(producer::produce(settings, addresses.clone()));
     }
-    let store = (!plan.store.is_local()).then(|| plan.store.url.clone());
     let mut report = Report {
         seed: plan.seed,
         log: plan.log.to_string(),
-        store: store.clone(),
+        store: (!plan.store.is_local()).then(|| plan.store.url.clone()),
         faults: plan.faults,
         ..Report::default()
     };

@@ -37,7 +37,7 @@ impl View {
             let mut kept = self.kept();
             kept.catalog_silence.note(now_ms(), asked.as_ref().err().cloned());
             if let Ok(run) = asked {
-                kept.trained_by = run.lease_owner.filter(|_| run.lease_until_ms.is_some_and(|until| until > now_ms()));
+                kept.is_trained = run.lease_until_ms.is_some_and(|until| until > now_ms());
                 kept.progress = run.progress;
             }
         }

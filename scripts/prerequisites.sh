@@ -21,6 +21,10 @@ need_rust() {
     if ! have c++ && ! have g++ && ! have clang++; then
         lacks "a C++ compiler (c++)" "$(install_hint g++)"
     fi
+    # .cargo/config.toml builds for these; without them the programs would end with "illegal instruction".
+    if [ -z "${RUSTFLAGS:-}" ] && [ "$(uname -m)" = x86_64 ] && [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo; then
+        lacks "a processor with AVX2" "nothing; build for this one instead: export RUSTFLAGS='-C target-cpu=x86-64'"
+    fi
 }
 
 python_seen=''

@@ -64,6 +64,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("redb", &["flywheel-log-embedded"]),
     ("deltalake", &["flywheel-lake"]),
     ("parquet", &["flywheel-lake"]),
+    ("zstd-sys", &["flywheel-lake"]),
     ("sqlx", &["flywheel-catalog"]),
     ("rdkafka", &["flywheel-log-kafka"]),
     ("redis", &["flywheel-log-redis"]),

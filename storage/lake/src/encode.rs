@@ -11,13 +11,17 @@ use deltalake::kernel::Add;
 use flywheel_tables::{PARTITION_COLUMNS, TableName, schema, stats_columns};
 use object_store::{PutPayload, PutPayloadMut};
 use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, Encoding, ZstdLevel},
+    basic::{Compression, Encoding},
     file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
 };
 
-use crate::{LakeError, LakeErrorKind, file::Stats, sums};
+use crate::{
+    LakeError, LakeErrorKind,
+    file::Stats,
+    groups::{Groups, packed_here},
+    sums,
+};
 
 /// One file, encoded, not yet stored.
 pub(crate) struct Encoded {
@@ -27,6 +31,7 @@ pub(crate) struct Encoded {
 
 /// A file as it grows: in blocks, since one growing buffer is copied at every growth, and again and again given back to the
 /// system and asked for anew.
+#[derive(Default)]
 struct Blocks(PutPayloadMut);
 
 const BLOCK_BYTES: usize = 256 << 10;
@@ -50,11 +55,10 @@ pub(crate) fn file_schema(table: TableName) -> SchemaRef {
 }
 
 pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> WriterProperties {
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level"));
     let mut properties = WriterProperties::builder()
         .set_created_by("flywheel".to_owned())
         .set_max_row_group_row_count(Some(row_group_rows))
-        .set_compression(zstd)
+        .set_compression(packed_here())
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for field in schema(table).fields() {
         // Numbers that rise, or stay: their differences are small, while a dictionary of them would be as long as they
@@ -90,17 +94,17 @@ pub(crate) fn writer_properties(table: TableName, row_group_rows: usize) -> Writ
 /// Writes one file after another batch; collects what its Delta entry says.
 pub(crate) struct FileEncoder {
     table: TableName,
-    writer: ArrowWriter<Blocks>,
+    writer: Groups<Blocks>,
     rows: u64,
     ranges: BTreeMap<&'static str, (i64, i64)>,
 }
 
 impl FileEncoder {
     pub fn new(table: TableName, row_group_rows: usize) -> Result<Self, LakeError> {
-        let writer = ArrowWriter::try_new(
+        let writer = Groups::new(
             Blocks(PutPayloadMut::new().with_block_size(BLOCK_BYTES)),
             file_schema(table),
-            Some(writer_properties(table, row_group_rows)),
+            writer_properties(table, row_group_rows),
         )
         .map_err(|e| LakeError::new(LakeErrorKind::Internal, "opening a Parquet writer for", table, e))?;
         Ok(Self { table, writer, rows: 0, ranges: BTreeMap::new() })
@@ -129,12 +133,12 @@ impl FileEncoder {
         Ok(())
     }
 
-    pub fn finish(mut self, system: &str, dt: &str, modified_ms: i64, data_change: bool) -> Result<Encoded, LakeError> {
-        let footer = self
+    pub fn finish(self, system: &str, dt: &str, modified_ms: i64, data_change: bool) -> Result<Encoded, LakeError> {
+        let (blocks, footer) = self
             .writer
             .finish()
             .map_err(|e| LakeError::new(LakeErrorKind::Internal, "closing a Parquet file of", self.table, e))?;
-        let bytes = std::mem::take(&mut self.writer.inner_mut().0).freeze();
+        let bytes = blocks.0.freeze();
         let pick = |side: fn(&(i64, i64)) -> i64| {
             self.ranges.iter().map(|(name, range)| ((*name).to_owned(), side(range).into())).collect()
         };

@@ -33,6 +33,7 @@
 //! ```
 
 mod append;
+mod chunk;
 mod commit;
 mod compact;
 mod config;
@@ -40,10 +41,14 @@ mod encode;
 mod error;
 mod fence;
 mod file;
+mod groups;
 mod history;
 mod lake;
 mod local;
+mod matches;
 pub mod metrics;
+mod numbers;
+mod pack;
 mod parts;
 mod scan;
 mod staged;
@@ -52,6 +57,7 @@ mod sums;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod texts;
 mod upkeep;
 
 pub use append::{Advance, Commit, Expected};

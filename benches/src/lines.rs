@@ -1,7 +1,7 @@
 //! Files of JSON lines as a log: what `bench ingest` lets the real lander land.
 
 use std::{
-    io::{BufRead as _, Read as _, Seek as _, SeekFrom},
+    io::{Read as _, Seek as _, SeekFrom},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -103,8 +103,9 @@ impl File {
         let block = Bytes::from(block);
         let (mut next, mut at) = (self.next, 0);
         let lines = std::iter::from_fn(|| {
-            let after = at + (&block[at..]).skip_until(b'\n').expect("memory can be read");
-            let end = after - usize::from(block[at..after].ends_with(b"\n"));
+            let newline = memchr::memchr(b'\n', &block[at..]);
+            let end = newline.map_or(block.len(), |found| at + found);
+            let after = end + usize::from(newline.is_some());
             // The last line of a block may go on behind it.
             if at == after || (end == after && !is_end) {
                 return None;

@@ -1,8 +1,8 @@
 //! Table `events`.
 
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
-use arrow::array::{Int32Builder, Int64Builder, RecordBatch, StringBuilder};
+use arrow::array::{Int32Array, Int64Array, RecordBatch, StringBuilder};
 use flywheel_events::{DecodeError, Event, GameId, ModelRef, System};
 use serde_json::value::RawValue;
 
@@ -20,17 +20,17 @@ const TABLE: &str = "events";
 pub struct EventsBuilder {
     system: Runs,
     dt: Runs,
-    v: Int32Builder,
+    v: Vec<i32>,
     kind: StringBuilder,
     game_id: StringBuilder,
-    seq: Int64Builder,
-    ts_ms: Int64Builder,
+    seq: Vec<i64>,
+    ts_ms: Vec<i64>,
     actor: StringBuilder,
     model: StringBuilder,
     payload: StringBuilder,
-    partition: Int32Builder,
-    offset: Int64Builder,
-    ingest_ms: Int64Builder,
+    partition: Vec<i32>,
+    offset: Vec<i64>,
+    ingest_ms: Vec<i64>,
     days: DayCache,
     rows: usize,
     bytes: usize,
@@ -52,17 +52,17 @@ impl EventsBuilder {
     /// Room for `rows` rows whose payloads take `payload_bytes` together.
     pub fn with_capacity(rows: usize, payload_bytes: usize) -> Self {
         Self {
-            v: Int32Builder::with_capacity(rows),
+            v: Vec::with_capacity(rows),
             kind: StringBuilder::with_capacity(rows, rows * 16),
             game_id: StringBuilder::with_capacity(rows, rows * 32),
-            seq: Int64Builder::with_capacity(rows),
-            ts_ms: Int64Builder::with_capacity(rows),
+            seq: Vec::with_capacity(rows),
+            ts_ms: Vec::with_capacity(rows),
             actor: StringBuilder::with_capacity(rows, rows * 8),
             model: StringBuilder::with_capacity(rows, rows * 16),
             payload: StringBuilder::with_capacity(rows, payload_bytes),
-            partition: Int32Builder::with_capacity(rows),
-            offset: Int64Builder::with_capacity(rows),
-            ingest_ms: Int64Builder::with_capacity(rows),
+            partition: Vec::with_capacity(rows),
+            offset: Vec::with_capacity(rows),
+            ingest_ms: Vec::with_capacity(rows),
             ..Self::default()
         }
     }
@@ -71,7 +71,9 @@ impl EventsBuilder {
     fn make_room(&mut self) {
         let Size { rows, payload_bytes } = self.before;
         if rows > 0 {
-            *self = Self { days: std::mem::take(&mut self.days), ..Self::with_capacity(rows, payload_bytes) };
+            // A little more than last time: one that grows is copied, to twice its size.
+            let room = payload_bytes + payload_bytes / 8;
+            *self = Self { days: take(&mut self.days), ..Self::with_capacity(rows, room) };
         }
     }
 
@@ -113,12 +115,12 @@ impl EventsBuilder {
         }
         self.system.push(system.as_str());
         self.dt.push(self.days.day_of(ingest_ms));
-        self.v.append_value(v as i32);
-        self.seq.append_value(i64::try_from(seq).unwrap_or(i64::MAX));
-        self.ts_ms.append_value(ts_ms);
-        self.partition.append_value(partition as i32);
-        self.offset.append_value(offset);
-        self.ingest_ms.append_value(ingest_ms);
+        self.v.push(v as i32);
+        self.seq.push(i64::try_from(seq).unwrap_or(i64::MAX));
+        self.ts_ms.push(ts_ms);
+        self.partition.push(partition as i32);
+        self.offset.push(offset);
+        self.ingest_ms.push(ingest_ms);
         self.rows += 1;
         self.bytes += 128;
     }
@@ -146,17 +148,17 @@ impl EventsBuilder {
             vec![
                 Arc::new(self.system.finish()),
                 Arc::new(self.dt.finish()),
-                Arc::new(self.v.finish()),
+                Arc::new(Int32Array::from(take(&mut self.v))),
                 Arc::new(self.kind.finish()),
                 Arc::new(self.game_id.finish()),
-                Arc::new(self.seq.finish()),
-                Arc::new(self.ts_ms.finish()),
+                Arc::new(Int64Array::from(take(&mut self.seq))),
+                Arc::new(Int64Array::from(take(&mut self.ts_ms))),
                 Arc::new(self.actor.finish()),
                 Arc::new(self.model.finish()),
                 Arc::new(self.payload.finish()),
-                Arc::new(self.partition.finish()),
-                Arc::new(self.offset.finish()),
-                Arc::new(self.ingest_ms.finish()),
+                Arc::new(Int32Array::from(take(&mut self.partition))),
+                Arc::new(Int64Array::from(take(&mut self.offset))),
+                Arc::new(Int64Array::from(take(&mut self.ingest_ms))),
             ],
         )
     }

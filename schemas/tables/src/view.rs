@@ -45,7 +45,7 @@ impl<'a> EventView<'a> {
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(DecodeError::TooLarge(bytes.len()));
         }
-        let Ok(text) = std::str::from_utf8(bytes) else { return Err(refusal(bytes)) };
+        let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Err(refusal(bytes)) };
         match Self::read(text) {
             Some(view) if view.is_valid() => Ok(view),
             _ => Self::ask_serde(bytes, text),

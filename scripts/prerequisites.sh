@@ -22,8 +22,9 @@ need_rust() {
         lacks "a C++ compiler (c++)" "$(install_hint g++)"
     fi
     # .cargo/config.toml builds for these; without them the programs would end with "illegal instruction".
-    if [ -z "${RUSTFLAGS:-}" ] && [ "$(uname -m)" = x86_64 ] && [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo; then
-        lacks "a processor with AVX2" "nothing; build for this one instead: export RUSTFLAGS='-C target-cpu=x86-64'"
+    if [ -z "${RUSTFLAGS:-}" ] && [ "$(uname -m)" = x86_64 ] && [ -r /proc/cpuinfo ] \
+        && ! { grep -qw avx2 /proc/cpuinfo && grep -qw bmi2 /proc/cpuinfo && grep -qw fma /proc/cpuinfo && grep -qw movbe /proc/cpuinfo; }; then
+        lacks "a processor with AVX2, BMI2, FMA and MOVBE" "nothing; build for this one instead: export RUSTFLAGS='-C target-cpu=x86-64'"
     fi
 }
 

@@ -1,6 +1,6 @@
 //! Which events of which games were seen: exact, small, forgotten when old.
 
-use hashbrown::HashMap;
+use std::collections::HashMap;
 
 /// At most so many separate stretches of one game; beyond it, numbers that would open another are refused.
 const MAX_RANGES: usize = 4096;

@@ -1,5 +1,5 @@
 //! A column chunk that is encoded here and not by the Parquet crate, as it grows: pages one after another, and what its
-//! metadata says of them. Headers and metadata are written by the crate.
+//! metadata says of them. The crate writes both down.
 
 use bytes::Bytes;
 use parquet::{

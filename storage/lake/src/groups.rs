@@ -5,7 +5,7 @@ use std::{io::Write, sync::Arc};
 use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts};
 use arrow::{
     array::{AsArray, RecordBatch},
-    datatypes::SchemaRef,
+    datatypes::{DataType, FieldRef, SchemaRef},
 };
 use parquet::{
     arrow::{
@@ -22,7 +22,7 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 
-/// A file that grows by batches, as [`ArrowWriter`] writes it, but for its payloads.
+/// A file that grows by batches, as [`ArrowWriter`] writes it, but for payloads and rising numbers.
 pub(crate) struct Groups<W: Write + Send> {
     file: SerializedFileWriter<W>,
     columns: ArrowRowGroupWriterFactory,
@@ -86,15 +86,21 @@ impl<W: Write + Send> Groups<W> {
         let writers = self.columns.create_column_writers(self.file.flushed_row_groups().len())?;
         let described = self.file.schema_descr().columns();
         let properties = self.file.properties();
-        let own = |(writer, column): (ArrowColumnWriter, &ColumnDescPtr)| {
+        let own = |((writer, column), field): ((ArrowColumnWriter, &ColumnDescPtr), &FieldRef)| {
             let is_ours = column.max_def_level() == 0 && properties.compression(column.path()) == packed_here();
-            match properties.encoding(column.path()) {
-                Some(Encoding::DELTA_LENGTH_BYTE_ARRAY) if is_ours => Column::Payloads(Texts::new(Arc::clone(column))),
-                Some(Encoding::DELTA_BINARY_PACKED) if is_ours => Column::Numbers(Numbers::new(Arc::clone(column))),
+            let encoding = properties.encoding(column.path()).filter(|_| is_ours);
+            match (encoding, field.data_type()) {
+                (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), DataType::Utf8) => {
+                    Column::Payloads(Texts::new(Arc::clone(column)))
+                }
+                (Some(Encoding::DELTA_BINARY_PACKED), DataType::Int32 | DataType::Int64) => {
+                    Column::Numbers(Numbers::new(Arc::clone(column)))
+                }
                 _ => Column::Arrow(Box::new(writer)),
             }
         };
-        Ok(Group { columns: writers.into_iter().zip(described).map(own).collect(), rows: 0 })
+        let columns = writers.into_iter().zip(described).zip(self.schema.fields()).map(own).collect();
+        Ok(Group { columns, rows: 0 })
     }
 
     fn close_group(&mut self) -> Result<(), ParquetError> {
@@ -138,7 +144,7 @@ pub(crate) fn packed_here() -> Compression {
 mod tests {
     use arrow::{
         array::{Int32Array, Int64Array, StringArray},
-        datatypes::{DataType, Field, Schema},
+        datatypes::{Field, Schema},
     };
     use bytes::Bytes;
     use parquet::{

@@ -5,6 +5,7 @@ use std::{ffi::CStr, os::raw::c_int, ptr::NonNull, sync::Mutex};
 use zstd_sys::{
     ZSTD_CCtx, ZSTD_CCtx_setParameter, ZSTD_cParameter as Parameter, ZSTD_compressBound, ZSTD_compressCCtx,
     ZSTD_compressSequencesAndLiterals, ZSTD_createCCtx, ZSTD_freeCCtx, ZSTD_getErrorName, ZSTD_isError,
+    ZSTD_versionNumber,
 };
 
 use crate::matches::Finder;
@@ -15,6 +16,8 @@ pub(crate) struct Packer {
     finder: Finder,
     ours: Vec<u8>,
     theirs: Vec<u8>,
+    /// Whether this zstd is known to take our matches as they are meant.
+    is_known: bool,
 }
 
 /// Who finds the matches of a frame.
@@ -27,13 +30,15 @@ pub(crate) enum By {
     Zstd,
 }
 
-// SAFETY: a context belongs to no thread; only `&mut` methods use it.
+// SAFETY: a context belongs to no thread, and nothing uses it but by `&mut`.
 unsafe impl Send for Packer {}
 
 /// zstd's, of its own matches and where it looks itself.
 pub(crate) const LEVEL: c_int = 1;
-/// zstd looks no farther back than this; a longer text is left to its own finder.
+/// Our matches lie no farther back than this; a longer text is left to zstd.
 const WINDOW_LOG: u32 = 21;
+/// 1.5.7, whose sources say what becomes of a sequence (docs/adr/0021). Another one finds all matches itself.
+const KNOWN_VERSION: u32 = 10_507;
 
 /// So many wait for the next page.
 const MOST_IDLE: usize = 4;
@@ -58,7 +63,9 @@ impl Packer {
     fn new() -> Self {
         // SAFETY: it takes nothing.
         let context = NonNull::new(unsafe { ZSTD_createCCtx() }).expect("memory for a context of zstd");
-        let packer = Self { context, finder: Finder::new(), ours: Vec::new(), theirs: Vec::new() };
+        // SAFETY: it takes nothing.
+        let is_known = unsafe { ZSTD_versionNumber() } == KNOWN_VERSION;
+        let mut packer = Self { context, finder: Finder::new(), ours: Vec::new(), theirs: Vec::new(), is_known };
         packer.set(Parameter::ZSTD_c_compressionLevel, LEVEL);
         packer.set(Parameter::ZSTD_c_windowLog, WINDOW_LOG as c_int);
         packer.set(Parameter::ZSTD_c_minMatch, 3);
@@ -69,18 +76,18 @@ impl Packer {
         packer
     }
 
-    fn set(&self, parameter: Parameter, value: c_int) {
+    fn set(&mut self, parameter: Parameter, value: c_int) {
         // SAFETY: the context lives as long as `self`.
         let result = unsafe { ZSTD_CCtx_setParameter(self.context.as_ptr(), parameter, value) };
         assert!(!is_error(result), "zstd knows this parameter: {}", name_of(result));
     }
 
     /// The frame of the first `len` bytes of `padded`, and whose matches it has; [`crate::matches::PADDING`] bytes more must
-    /// follow them. Those who are asked for may be overruled, if nothing can be said for ours.
+    /// follow them. Ours are taken unseen only where they halve the text.
     pub fn pack(&mut self, padded: &[u8], len: usize, by: Option<By>) -> (&[u8], By) {
         let ours = if by == Some(By::Zstd) { None } else { self.with_own_matches(padded, len) };
         if by == Some(By::Us)
-            && let Some(ours) = ours
+            && let Some(ours) = ours.filter(|ours| ours * 2 <= len)
         {
             return (&self.ours[..ours], By::Us);
         }
@@ -99,7 +106,8 @@ impl Packer {
 
     /// `None` if zstd had better look itself.
     fn with_own_matches(&mut self, padded: &[u8], len: usize) -> Option<usize> {
-        let found = (len <= 1 << WINDOW_LOG).then(|| self.finder.take_apart(padded, len))??;
+        let takes = self.is_known && len <= 1 << WINDOW_LOG;
+        let found = takes.then(|| self.finder.take_apart(padded, len))??;
         make_room(&mut self.ours, len);
         let (sequences, literals) = (found.sequences, found.literals);
         // SAFETY: every pointer is of a slice with the length beside it, and behind the literals lie as many bytes as are
@@ -118,8 +126,8 @@ impl Packer {
                 len,
             )
         };
-        // Blocks that get no smaller, for one thing.
-        (!is_error(result)).then_some(result)
+        // A block that got larger than a block may be is an error, for one thing.
+        (!is_error(result) && result < len).then_some(result)
     }
 
     fn with_zstd_alone(&mut self, text: &[u8]) -> usize {
@@ -227,6 +235,37 @@ mod tests {
         }
         let (theirs, found_by) = packer.pack(&padded, text.len(), Some(By::Zstd));
         assert_eq!((unpacked(theirs, text.len()).as_slice(), found_by), (text.as_bytes(), By::Zstd));
+    }
+
+    #[test]
+    fn long_stretches_and_texts_that_end_with_a_block_come_back_too() {
+        let mut packer = Packer::new();
+        let words = |letters: usize| -> String {
+            let letter =
+                |n: usize| char::from(b'a' + ((n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59) as u8 % 26);
+            std::iter::once('"').chain((1..letters).map(letter)).collect()
+        };
+        let payloads = rows(numbers);
+        let cut = |len: usize| payloads.repeat(len / payloads.len() + 1)[..len].to_owned();
+        let twice = |letters: usize| words(letters).repeat(2);
+        let block = 128 << 10;
+        let texts = [
+            twice(70_000),
+            twice(140_000),
+            twice(300_000),
+            cut(block),
+            cut(block + 1),
+            cut(1 << 21),
+            cut((1 << 21) + 1),
+        ];
+        for text in &texts {
+            let padded = [text.as_bytes(), &[b'0'; PADDING]].concat();
+            let (packed, _) = packer.pack(&padded, text.len(), Some(By::Us));
+            assert!(unpacked(packed, text.len()) == text.as_bytes(), "{} bytes", text.len());
+            if let Some(ours) = packer.with_own_matches(&padded, text.len()) {
+                assert!(unpacked(&packer.ours[..ours], text.len()) == text.as_bytes(), "{} bytes", text.len());
+            }
+        }
     }
 
     #[test]

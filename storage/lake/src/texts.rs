@@ -77,7 +77,8 @@ impl Texts {
         page.resize(end + PADDING, 0);
         Packer::idle(|packer| {
             let (frame, found_by) = packer.pack(&page[start..], end - start, *by);
-            *by = Some(found_by);
+            // One odd page says nothing of the next ones.
+            by.get_or_insert(found_by);
             chunk.push(lengths.len(), frame, end - start, Some(end - LENGTHS_BYTES))
         })?;
         page.truncate(LENGTHS_BYTES);

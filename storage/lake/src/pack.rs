@@ -41,7 +41,7 @@ const WINDOW_LOG: u32 = 21;
 const KNOWN_VERSION: u32 = 10_507;
 
 /// So many wait for the next page.
-const MOST_IDLE: usize = 4;
+const MOST_IDLE: usize = 2;
 
 /// What packers hold, a few MiB each, is used again: asked for anew, it would be cleared page by page.
 static IDLE: Mutex<Vec<Packer>> = Mutex::new(Vec::new());

@@ -2,7 +2,6 @@
 
 use std::{io::Write, sync::Arc};
 
-use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts};
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::{DataType, FieldRef, SchemaRef},
@@ -21,6 +20,8 @@ use parquet::{
     },
     schema::types::ColumnDescPtr,
 };
+
+use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts};
 
 /// A file that grows by batches, as [`ArrowWriter`] writes it, but for payloads and rising numbers.
 pub(crate) struct Groups<W: Write + Send> {

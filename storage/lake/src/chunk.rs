@@ -5,7 +5,7 @@ use bytes::Bytes;
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
     column::{
-        page::{CompressedPage, Page, PageWriter as _},
+        page::{CompressedPage, Page as DataPage, PageWriteSpec, PageWriter as _},
         writer::ColumnCloseResult,
     },
     errors::ParquetError,
@@ -20,84 +20,135 @@ use parquet::{
 /// A page has so many rows at most, as the crate's have.
 pub(crate) const PAGE_ROWS: usize = 20_000;
 
-/// The pages of a column that is never null, each a zstd frame.
+/// The pages of a column, each a zstd frame.
 pub(crate) struct Chunk {
     column: ColumnDescPtr,
-    encoding: Encoding,
     written: Vec<u8>,
-    offsets: OffsetIndexBuilder,
+    /// Where each page is, what it takes, and its rows.
+    pages: Vec<(i64, i32, i64)>,
+    encodings: Vec<Encoding>,
     rows: usize,
     unpacked_bytes: usize,
-    text_bytes: Option<i64>,
+    /// Of the texts of each page.
+    text_bytes: Vec<i64>,
+}
+
+/// A page of so many rows: `frame` is what is left of `unpacked_bytes`. Of texts it may also be told how long they are together.
+pub(crate) struct Page<'a> {
+    pub rows: usize,
+    pub encoding: Encoding,
+    pub frame: &'a [u8],
+    pub unpacked_bytes: usize,
+    pub text_bytes: Option<usize>,
+}
+
+/// The texts that the pages speak of by their numbers.
+pub(crate) struct Dictionary<'a> {
+    pub texts: usize,
+    pub frame: &'a [u8],
+    pub unpacked_bytes: usize,
 }
 
 /// What goes into a row group: the bytes, and what is said of them.
 pub(crate) type Closed = (Bytes, ColumnCloseResult);
 
 impl Chunk {
-    pub fn new(column: ColumnDescPtr, encoding: Encoding) -> Self {
-        assert_eq!((column.max_def_level(), column.max_rep_level()), (0, 0), "one value a row, never null");
-        let offsets = OffsetIndexBuilder::new();
-        Self { column, encoding, written: Vec::new(), offsets, rows: 0, unpacked_bytes: 0, text_bytes: None }
+    pub fn new(column: ColumnDescPtr) -> Self {
+        assert_eq!(column.max_rep_level(), 0, "one value a row at most");
+        Self {
+            column,
+            written: Vec::new(),
+            pages: Vec::new(),
+            encodings: vec![Encoding::RLE],
+            rows: 0,
+            unpacked_bytes: 0,
+            text_bytes: Vec::new(),
+        }
     }
 
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// A page of so many rows: `frame` is what is left of `unpacked_bytes`. Of texts it is also told how long they are
-    /// together.
-    pub fn push(
-        &mut self,
-        rows: usize,
-        frame: &[u8],
-        unpacked_bytes: usize,
-        text_bytes: Option<usize>,
-    ) -> Result<(), ParquetError> {
-        let page = Page::DataPage {
+    pub fn push(&mut self, page: &Page<'_>) -> Result<(), ParquetError> {
+        let &Page { rows, encoding, frame, unpacked_bytes, text_bytes } = page;
+        let data = DataPage::DataPage {
             buf: Bytes::copy_from_slice(frame),
             num_values: rows as u32,
-            encoding: self.encoding,
+            encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
         let at = self.written.len();
-        let mut to = TrackedWrite::new(&mut self.written);
-        let page = SerializedPageWriter::new(&mut to).write_page(CompressedPage::new(page, unpacked_bytes))?;
-        to.into_inner()?;
-        self.offsets.append_offset_and_size((at as u64 + page.offset) as i64, page.compressed_size as i32);
-        self.offsets.append_row_count(rows as i64);
-        if let Some(bytes) = text_bytes {
-            self.offsets.append_unencoded_byte_array_data_bytes(Some(bytes as i64));
-            *self.text_bytes.get_or_insert(0) += bytes as i64;
-        }
-        self.unpacked_bytes += page.uncompressed_size;
+        let written = write_page(&mut self.written, data, unpacked_bytes)?;
+        self.pages.push((at as i64, written.compressed_size as i32, rows as i64));
+        self.text_bytes.extend(text_bytes.map(|bytes| bytes as i64));
+        self.unpacked_bytes += written.uncompressed_size;
         self.rows += rows;
+        if !self.encodings.contains(&encoding) {
+            self.encodings.push(encoding);
+        }
         Ok(())
     }
 
-    pub fn close(self, statistics: Option<Statistics>) -> Result<Closed, ParquetError> {
-        let n_bytes = self.written.len();
+    pub fn close(
+        mut self,
+        statistics: Option<Statistics>,
+        dictionary: Option<Dictionary<'_>>,
+    ) -> Result<Closed, ParquetError> {
+        let (mut bytes, mut dictionary_at) = (Vec::new(), None);
+        if let Some(Dictionary { texts, frame, unpacked_bytes }) = dictionary {
+            let buf = Bytes::copy_from_slice(frame);
+            let encoding = Encoding::PLAIN;
+            let page = DataPage::DictionaryPage { buf, num_values: texts as u32, encoding, is_sorted: false };
+            self.unpacked_bytes += write_page(&mut bytes, page, unpacked_bytes)?.uncompressed_size;
+            dictionary_at = Some(0);
+            self.encodings.push(encoding);
+            self.encodings.dedup();
+        }
+        // The pages lie behind their dictionary.
+        let data_at = bytes.len() as i64;
+        if data_at == 0 {
+            bytes = self.written;
+        } else {
+            bytes.append(&mut self.written);
+        }
+        let mut offsets = OffsetIndexBuilder::new();
+        for (at, n_bytes, rows) in &self.pages {
+            offsets.append_offset_and_size(data_at + at, *n_bytes);
+            offsets.append_row_count(*rows);
+        }
+        for text_bytes in &self.text_bytes {
+            offsets.append_unencoded_byte_array_data_bytes(Some(*text_bytes));
+        }
         let mut metadata = ColumnChunkMetaData::builder(self.column)
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_encodings(vec![Encoding::RLE, self.encoding])
-            .set_total_compressed_size(n_bytes as i64)
+            .set_encodings(self.encodings)
+            .set_total_compressed_size(bytes.len() as i64)
             .set_total_uncompressed_size(self.unpacked_bytes as i64)
             .set_num_values(self.rows as i64)
-            .set_data_page_offset(0)
-            .set_unencoded_byte_array_data_bytes(self.text_bytes);
+            .set_dictionary_page_offset(dictionary_at)
+            .set_data_page_offset(data_at)
+            .set_unencoded_byte_array_data_bytes(self.text_bytes.iter().copied().reduce(|all, more| all + more));
         if let Some(statistics) = statistics {
             metadata = metadata.set_statistics(statistics);
         }
         let close = ColumnCloseResult {
-            bytes_written: n_bytes as u64,
+            bytes_written: bytes.len() as u64,
             rows_written: self.rows as u64,
             metadata: metadata.build()?,
             bloom_filter: None,
             column_index: None,
-            offset_index: Some(self.offsets.build()),
+            offset_index: Some(offsets.build()),
         };
-        Ok((self.written.into(), close))
+        Ok((bytes.into(), close))
     }
+}
+
+fn write_page(to: &mut Vec<u8>, page: DataPage, unpacked_bytes: usize) -> Result<PageWriteSpec, ParquetError> {
+    let mut to = TrackedWrite::new(to);
+    let written = SerializedPageWriter::new(&mut to).write_page(CompressedPage::new(page, unpacked_bytes))?;
+    to.into_inner()?;
+    Ok(written)
 }

@@ -203,7 +203,7 @@ pub(crate) fn encode(
 }
 
 /// Whether all rows have the same text. `false` may also mean that it was not found out.
-fn is_constant(texts: &StringArray) -> bool {
+pub(crate) fn is_constant(texts: &StringArray) -> bool {
     let (offsets, first) = (texts.value_offsets(), texts.value(0));
     let (start, end, length) = (offsets[0] as usize, offsets[texts.len()] as usize, first.len());
     texts.null_count() == 0

@@ -21,7 +21,7 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 
-use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts};
+use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts, words::Words};
 
 /// A file that grows by batches, as [`ArrowWriter`] writes it, but for payloads and rising numbers.
 pub(crate) struct Groups<W: Write + Send> {
@@ -42,6 +42,7 @@ enum Column {
     Arrow(Box<ArrowColumnWriter>),
     Numbers(Numbers),
     Payloads(Texts),
+    Words(Words),
 }
 
 impl<W: Write + Send> Groups<W> {
@@ -72,6 +73,7 @@ impl<W: Write + Send> Groups<W> {
                     }
                     Column::Numbers(numbers) => numbers.write(&array)?,
                     Column::Payloads(texts) => texts.write(array.as_string())?,
+                    Column::Words(words) => words.write(array.as_string())?,
                 }
             }
             group.rows += rows;
@@ -88,15 +90,19 @@ impl<W: Write + Send> Groups<W> {
         let described = self.file.schema_descr().columns();
         let properties = self.file.properties();
         let own = |((writer, column), field): ((ArrowColumnWriter, &ColumnDescPtr), &FieldRef)| {
-            let is_ours = column.max_def_level() == 0 && properties.compression(column.path()) == packed_here();
-            let encoding = properties.encoding(column.path()).filter(|_| is_ours);
-            match (encoding, field.data_type()) {
-                (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), DataType::Utf8) => {
-                    Column::Payloads(Texts::new(Arc::clone(column)))
+            let path = column.path();
+            if properties.compression(path) != packed_here() {
+                return Column::Arrow(Box::new(writer));
+            }
+            let column = || Arc::clone(column);
+            match (properties.encoding(path), field.data_type(), field.is_nullable()) {
+                (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), DataType::Utf8, false) => {
+                    Column::Payloads(Texts::new(column()))
                 }
-                (Some(Encoding::DELTA_BINARY_PACKED), DataType::Int32 | DataType::Int64) => {
-                    Column::Numbers(Numbers::new(Arc::clone(column)))
+                (Some(Encoding::DELTA_BINARY_PACKED), DataType::Int32 | DataType::Int64, false) => {
+                    Column::Numbers(Numbers::new(column()))
                 }
+                (None, DataType::Utf8, _) if properties.dictionary_enabled(path) => Column::Words(Words::new(column())),
                 _ => Column::Arrow(Box::new(writer)),
             }
         };
@@ -112,6 +118,7 @@ impl<W: Write + Send> Groups<W> {
                 Column::Arrow(writer) => writer.close()?.append_to_row_group(&mut to)?,
                 Column::Numbers(numbers) => append(&mut to, numbers.close()?)?,
                 Column::Payloads(texts) => append(&mut to, texts.close()?)?,
+                Column::Words(words) => append(&mut to, words.close()?)?,
             }
         }
         to.close()?;
@@ -236,6 +243,35 @@ mod tests {
         let ranges: Vec<_> = reader.metadata().row_groups().iter().map(|group| group.column(2).statistics()).collect();
         let range = |low, high| Statistics::int64(Some(low), Some(high), None, Some(0), false);
         assert_eq!(ranges, [Some(&range(-20_000, 9_999)), Some(&range(10_000, 24_999))]);
+    }
+
+    #[test]
+    fn words_are_read_as_they_were_written_however_many_there_are() {
+        let row = |kind: Option<String>| (kind, String::new(), 0, 0);
+        let kinds: [(&str, &dyn Fn(usize) -> Option<String>); 6] = [
+            ("none", &|_| None),
+            ("one", &|_| Some("tank.tick".to_owned())),
+            ("one or none", &|n| n.is_multiple_of(3).then(|| "tank.tick".to_owned())),
+            ("some, of any length", &|n| Some("letters ".repeat(n % 20))),
+            ("all different", &|n| Some(format!("run-2026-11-22/game:{n}"))),
+            ("all different, some none", &|n| (n % 5 > 0).then(|| format!("run-2026-11-22/game:{n}"))),
+        ];
+        for (what, kind) in kinds {
+            let rows: Vec<_> = (0..90_000).map(|n| row(kind(n))).collect();
+            let batches: Vec<_> = rows.chunks(8192).map(batch).collect();
+            check(&batches, 70_000);
+            let reader = ParquetRecordBatchReaderBuilder::try_new(written(&batches, 70_000)).unwrap();
+            for (nth, group) in reader.metadata().row_groups().iter().enumerate() {
+                let here = rows.iter().skip(nth * 70_000).take(70_000).map(|row| row.0.as_deref());
+                let nulls = here.clone().filter(Option::is_none).count() as u64;
+                let (least, most) = (here.clone().flatten().min(), here.flatten().max());
+                let statistics = group.column(0).statistics().unwrap();
+                let told =
+                    |text: Option<&str>| text.filter(|text| text.len() <= 64).map(|text| text.as_bytes().to_vec());
+                let ends = [statistics.min_bytes_opt(), statistics.max_bytes_opt()].map(|end| end.map(<[u8]>::to_vec));
+                assert_eq!((ends, statistics.null_count_opt()), ([told(least), told(most)], Some(nulls)), "{what}");
+            }
+        }
     }
 
     #[test]

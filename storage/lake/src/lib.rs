@@ -59,6 +59,7 @@ mod table;
 pub mod testing;
 mod texts;
 mod upkeep;
+mod words;
 
 pub use append::{Advance, Commit, Expected};
 pub use compact::{CompactOptions, CompactReport};

@@ -171,7 +171,7 @@ fn alike(padded: &[u8], before: usize, place: usize, end: usize) -> usize {
 /// How many bytes are equal before the first that is not.
 #[cfg(target_feature = "avx2")]
 #[inline(always)]
-fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
+pub(crate) fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
     use std::arch::x86_64::{_mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8};
     // SAFETY: this is compiled for machines that have these instructions, and both have the 32 bytes that are loaded.
     let equal = unsafe {
@@ -182,7 +182,7 @@ fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
 }
 
 #[cfg(not(target_feature = "avx2"))]
-fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
+pub(crate) fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 

@@ -14,7 +14,7 @@ use parquet::{
 };
 
 use crate::{
-    chunk::{Chunk, Closed, PAGE_ROWS},
+    chunk::{Chunk, Closed, PAGE_ROWS, Page},
     pack::Packer,
 };
 
@@ -35,8 +35,7 @@ impl Numbers {
     pub fn new(column: ColumnDescPtr) -> Self {
         let kind = column.physical_type();
         assert!(matches!(kind, Type::INT32 | Type::INT64), "whole numbers");
-        let chunk = Chunk::new(column, Encoding::DELTA_BINARY_PACKED);
-        Self { chunk, kind, page: Vec::new(), least: i64::MAX, most: i64::MIN }
+        Self { chunk: Chunk::new(column), kind, page: Vec::new(), least: i64::MAX, most: i64::MIN }
     }
 
     pub fn write(&mut self, numbers: &dyn Array) -> Result<(), ParquetError> {
@@ -75,7 +74,11 @@ impl Numbers {
         let bits = if self.kind == Type::INT32 { 32 } else { 64 };
         let packed = pack_differences(&self.page, bits);
         let (chunk, rows) = (&mut self.chunk, self.page.len());
-        Packer::idle(|packer| chunk.push(rows, packer.pack_as_it_is(&packed), packed.len(), None))?;
+        let encoding = Encoding::DELTA_BINARY_PACKED;
+        Packer::idle(|packer| {
+            let frame = packer.pack_as_it_is(&packed);
+            chunk.push(&Page { rows, encoding, frame, unpacked_bytes: packed.len(), text_bytes: None })
+        })?;
         self.page.clear();
         Ok(())
     }
@@ -90,7 +93,7 @@ impl Numbers {
             Type::INT32 => Statistics::int32(least.map(|n| n as i32), most.map(|n| n as i32), None, Some(0), false),
             _ => Statistics::int64(least, most, None, Some(0), false),
         };
-        self.chunk.close(Some(statistics))
+        self.chunk.close(Some(statistics), None)
     }
 }
 
@@ -121,15 +124,15 @@ pub(crate) fn pack_differences(numbers: &[i64], bits: u32) -> Vec<u8> {
             let above = |difference: &i64| (difference.wrapping_sub(least) as u64) << unused >> unused;
             let width = 64 - part.iter().fold(0, |all, one| all | above(one)).leading_zeros();
             packed[widths_at + nth] = width as u8;
-            push_bits(&mut packed, part.iter().map(above), width);
+            push_bits(&mut packed, part.iter().map(above), width, PART);
         }
     }
     packed
 }
 
-/// A part, `width` bits a number, the lowest first; one that is not full is filled with zeros.
-fn push_bits(to: &mut Vec<u8>, numbers: impl Iterator<Item = u64>, width: u32) {
-    let end = to.len() + width as usize * PART / 8;
+/// So many numbers, a multiple of eight, `width` bits each, the lowest first; zeros where there are fewer.
+pub(crate) fn push_bits(to: &mut Vec<u8>, numbers: impl Iterator<Item = u64>, width: u32, n: usize) {
+    let end = to.len() + width as usize * n / 8;
     if width > 0 {
         let (mut bits, mut n_bits) = (0u128, 0);
         for number in numbers {
@@ -151,7 +154,7 @@ fn push_signed(to: &mut Vec<u8>, number: i64) {
 }
 
 /// Seven bits a byte, the lowest first.
-fn push_number(to: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_number(to: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         to.push(number as u8 | 0x80);
         number >>= 7;

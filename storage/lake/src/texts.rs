@@ -6,7 +6,7 @@ use arrow::array::{Array, StringArray};
 use parquet::{basic::Encoding, errors::ParquetError, schema::types::ColumnDescPtr};
 
 use crate::{
-    chunk::{Chunk, Closed, PAGE_ROWS},
+    chunk::{Chunk, Closed, PAGE_ROWS, Page},
     matches::PADDING,
     numbers::pack_differences,
     pack::{By, Packer},
@@ -34,13 +34,7 @@ impl Texts {
     pub fn new(column: ColumnDescPtr) -> Self {
         let mut page = Vec::with_capacity(LENGTHS_BYTES + PAGE_BYTES + PAGE_BYTES / 8);
         page.resize(LENGTHS_BYTES, 0);
-        Self {
-            chunk: Chunk::new(column, Encoding::DELTA_LENGTH_BYTE_ARRAY),
-            page,
-            lengths: Vec::new(),
-            by: None,
-            pages: 0,
-        }
+        Self { chunk: Chunk::new(column), page, lengths: Vec::new(), by: None, pages: 0 }
     }
 
     pub fn write(&mut self, texts: &StringArray) -> Result<(), ParquetError> {
@@ -79,7 +73,13 @@ impl Texts {
             let (frame, found_by) = packer.pack(&page[start..], end - start, *by);
             // One odd page says nothing of the next ones.
             by.get_or_insert(found_by);
-            chunk.push(lengths.len(), frame, end - start, Some(end - LENGTHS_BYTES))
+            chunk.push(&Page {
+                rows: lengths.len(),
+                encoding: Encoding::DELTA_LENGTH_BYTE_ARRAY,
+                frame,
+                unpacked_bytes: end - start,
+                text_bytes: Some(end - LENGTHS_BYTES),
+            })
         })?;
         page.truncate(LENGTHS_BYTES);
         lengths.clear();
@@ -90,6 +90,6 @@ impl Texts {
         if !self.lengths.is_empty() || self.chunk.rows() == 0 {
             self.close_page()?;
         }
-        self.chunk.close(None)
+        self.chunk.close(None, None)
     }
 }

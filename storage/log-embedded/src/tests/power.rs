@@ -5,8 +5,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    disk::{CUTS, Disk},
-    workload::{LANES, check, open, topic, try_open, until_the_power_goes},
+    disk::{CUTS, Cut, Disk},
+    workload::{Journal, LANES, check, open, topic, try_open, until_the_power_goes},
 };
 
 #[derive(Debug, Default)]
@@ -16,10 +16,10 @@ struct Seen {
     n_cut_again: usize,
 }
 
-/// One run: appends, a cut, in every other run one more cut while the file is mended, and a look at what is left.
-async fn one(seed: u64, honest: bool, seen: &mut Seen) -> Result<(), String> {
+/// One run: appends and a cut; then a look at what may be left, in as many ways as asked for, in every other one after one
+/// more cut while the file is mended.
+async fn one(seed: u64, states: u64, honest: bool, seen: &mut Seen) -> Result<(), String> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let cut = CUTS[seed as usize % CUTS.len()];
     let disk = Disk::with_log();
     let log = open(disk.open().unwrap());
     if !honest {
@@ -30,16 +30,31 @@ async fn one(seed: u64, honest: bool, seen: &mut Seen) -> Result<(), String> {
     drop(log);
     seen.n_acknowledged += journal.n_acknowledged();
     seen.n_unknown += journal.batches.iter().filter(|batch| batch.2.is_none()).count();
+    for nth in 0..states {
+        let cut = CUTS[(seed + nth) as usize % CUTS.len()];
+        left_after(&disk, cut, &mut random, &journal, seen)
+            .await
+            .map_err(|why| format!("{cut:?}, {nth} of its states: {why}"))?;
+    }
+    Ok(())
+}
 
-    let mut disk = Disk::holding(disk.after(cut, &mut random));
+async fn left_after(
+    disk: &Disk,
+    cut: Cut,
+    random: &mut ChaCha8Rng,
+    journal: &Journal,
+    seen: &mut Seen,
+) -> Result<(), String> {
+    let mut disk = Disk::holding(disk.after(cut, random));
     if random.random() {
         disk.cut_after(random.random_range(0..12));
         drop(disk.open());
         seen.n_cut_again += usize::from(disk.is_off());
-        disk = Disk::holding(disk.after(cut, &mut random));
+        disk = Disk::holding(disk.after(cut, random));
     }
-    let log = disk.open().and_then(try_open).map_err(|error| format!("{cut:?}: {error}"))?;
-    check(&log, &journal).await.map_err(|why| format!("{cut:?}: {why}"))?;
+    let log = disk.open().and_then(try_open).map_err(|error| error.to_string())?;
+    check(&log, journal).await?;
     for lane in (0..LANES).map(|n| topic().partition(n)) {
         let before = log.bounds(&lane).await.unwrap();
         let expected = before.last.max(before.trimmed).map_or(0, |offset| offset.raw() + 1);
@@ -54,20 +69,21 @@ async fn one(seed: u64, honest: bool, seen: &mut Seen) -> Result<(), String> {
     Ok(())
 }
 
-fn cuts() -> u64 {
-    let asked = std::env::var("FLYWHEEL_POWER_CUTS").ok();
-    asked.map_or(50, |n| n.parse().expect("FLYWHEEL_POWER_CUTS is a number"))
+/// A number from the environment.
+fn asked(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().map_or(otherwise, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_at_any_change_of_the_file_loses_doubles_and_tears_nothing() {
+    let (cuts, states) = (asked("FLYWHEEL_POWER_CUTS", 50), asked("FLYWHEEL_STATES", 1));
     let mut seen = Seen::default();
-    for seed in 0..cuts() {
-        if let Err(why) = one(seed, true, &mut seen).await {
+    for seed in 0..cuts {
+        if let Err(why) = one(seed, states, true, &mut seen).await {
             panic!("seed {seed}: {why}");
         }
     }
-    println!("{} cuts: {seen:?}, nothing lost", cuts());
+    println!("{cuts} cuts, {} states of the file: {seen:?}, nothing lost", cuts * states);
     assert!(seen.n_acknowledged > 0 && seen.n_unknown > 0 && seen.n_cut_again > 0, "{seen:?}");
 }
 
@@ -76,7 +92,7 @@ async fn a_power_cut_at_any_change_of_the_file_loses_doubles_and_tears_nothing()
 async fn a_disk_that_lies_about_syncs_is_seen_to_lose_records() {
     let (mut seen, mut lost) = (Seen::default(), 0);
     for seed in 0..20 {
-        lost += u64::from(one(seed, false, &mut seen).await.is_err());
+        lost += u64::from(one(seed, 1, false, &mut seen).await.is_err());
     }
     println!("20 cuts of a disk that lies: {seen:?}, loss seen after {lost}");
     assert!(lost >= 5, "{lost} of 20");

@@ -7,7 +7,7 @@
 # --only WORD    only those whose name or test (T1, T2, …) is WORD or begins with it and a dash; may be given again
 # --list         their names and what they are; --dry-run: the commands as well, and nothing is run
 # --no-build     with the programs and tests that are there
-# In the environment: SEED; KILLS (200), CUTS (50), LOG_CUTS (500), LOG_STATES (40 after each), COMMITS (500), STORE_KILLS (20), ROUNDS (50) and RATE (5000)
+# In the environment: SEED; KILLS (200), CUTS (50), LOG_CUTS (500), LOG_STATES (60 looks after each), COMMITS (500), STORE_KILLS (20), ROUNDS (50) and RATE (5000)
 # of T7, KAFKA_SECONDS (120), LOOP_KILLS (200), FLIPS (10,000), TERMS (50). FLYWHEEL_REQUIRE=redis,postgres,s3 makes it an error that one is missing.
 . "$(dirname "$0")/common.sh"
 
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-KILLS=${KILLS:-200} CUTS=${CUTS:-50} LOG_CUTS=${LOG_CUTS:-500} LOG_STATES=${LOG_STATES:-40}
+KILLS=${KILLS:-200} CUTS=${CUTS:-50} LOG_CUTS=${LOG_CUTS:-500} LOG_STATES=${LOG_STATES:-60}
 COMMITS=${COMMITS:-500} STORE_KILLS=${STORE_KILLS:-20}
 ROUNDS=${ROUNDS:-50} RATE=${RATE:-5000} KAFKA_SECONDS=${KAFKA_SECONDS:-120} LOOP_KILLS=${LOOP_KILLS:-200}
 FLIPS=${FLIPS:-10000} TERMS=${TERMS:-50}
@@ -180,7 +180,7 @@ every() {
     # Here events must be lost, and only such as were promised no more than memory.
     torture T2 redis-everysec "15 cuts of power, Redis that syncs every second: the counter-test, which must lose" redis 7 \
         --log redis:everysec --kills 0 --cuts 15 "$@"
-    tests T3 log-cuts "$LOG_CUTS cuts of power at any write of the embedded log's file, $LOG_STATES states that each may leave" - \
+    tests T3 log-cuts "$LOG_CUTS cuts of power at any write of the embedded log's file, $LOG_STATES looks at what each may leave" - \
         "FLYWHEEL_POWER_CUTS=$LOG_CUTS FLYWHEEL_STATES=$LOG_STATES" --lib \
         a_power_cut_at_any_change_of_the_file_loses_doubles_and_tears_nothing 'cuts, .*nothing lost'
     tests T2 sqlite-cuts "$CUTS cuts of power under the catalog on SQLite" - "FLYWHEEL_POWER_CUTS=$CUTS" '--test catalog' \

@@ -1,6 +1,8 @@
 //! A column chunk that is encoded here and not by the Parquet crate, as it grows: pages one after another, and what its
 //! metadata says of them. The crate writes both down.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
@@ -26,11 +28,11 @@ pub(crate) struct Chunk {
     written: Vec<u8>,
     /// Where each page is, what it takes, and its rows.
     pages: Vec<(i64, i32, i64)>,
-    encodings: Vec<Encoding>,
+    encodings: BTreeSet<Encoding>,
     rows: usize,
     unpacked_bytes: usize,
-    /// Of the texts of each page.
-    text_bytes: Vec<i64>,
+    /// Of the texts of each page, where it was told.
+    text_bytes: Vec<Option<i64>>,
 }
 
 /// A page of so many rows: `frame` is what is left of `unpacked_bytes`. Of texts it may also be told how long they are together.
@@ -59,7 +61,7 @@ impl Chunk {
             column,
             written: Vec::new(),
             pages: Vec::new(),
-            encodings: vec![Encoding::RLE],
+            encodings: [Encoding::RLE].into(),
             rows: 0,
             unpacked_bytes: 0,
             text_bytes: Vec::new(),
@@ -83,12 +85,10 @@ impl Chunk {
         let at = self.written.len();
         let written = write_page(&mut self.written, data, unpacked_bytes)?;
         self.pages.push((at as i64, written.compressed_size as i32, rows as i64));
-        self.text_bytes.extend(text_bytes.map(|bytes| bytes as i64));
+        self.text_bytes.push(text_bytes.map(|bytes| bytes as i64));
         self.unpacked_bytes += written.uncompressed_size;
         self.rows += rows;
-        if !self.encodings.contains(&encoding) {
-            self.encodings.push(encoding);
-        }
+        self.encodings.insert(encoding);
         Ok(())
     }
 
@@ -104,8 +104,7 @@ impl Chunk {
             let page = DataPage::DictionaryPage { buf, num_values: texts as u32, encoding, is_sorted: false };
             self.unpacked_bytes += write_page(&mut bytes, page, unpacked_bytes)?.uncompressed_size;
             dictionary_at = Some(0);
-            self.encodings.push(encoding);
-            self.encodings.dedup();
+            self.encodings.insert(encoding);
         }
         // The pages lie behind their dictionary.
         let data_at = bytes.len() as i64;
@@ -120,17 +119,17 @@ impl Chunk {
             offsets.append_row_count(*rows);
         }
         for text_bytes in &self.text_bytes {
-            offsets.append_unencoded_byte_array_data_bytes(Some(*text_bytes));
+            offsets.append_unencoded_byte_array_data_bytes(*text_bytes);
         }
         let mut metadata = ColumnChunkMetaData::builder(self.column)
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_encodings(self.encodings)
+            .set_encodings(self.encodings.into_iter().collect())
             .set_total_compressed_size(bytes.len() as i64)
             .set_total_uncompressed_size(self.unpacked_bytes as i64)
             .set_num_values(self.rows as i64)
             .set_dictionary_page_offset(dictionary_at)
             .set_data_page_offset(data_at)
-            .set_unencoded_byte_array_data_bytes(self.text_bytes.iter().copied().reduce(|all, more| all + more));
+            .set_unencoded_byte_array_data_bytes(self.text_bytes.iter().copied().sum());
         if let Some(statistics) = statistics {
             metadata = metadata.set_statistics(statistics);
         }

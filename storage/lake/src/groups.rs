@@ -23,7 +23,7 @@ use parquet::{
 
 use crate::{chunk::Closed, numbers::Numbers, pack::LEVEL, texts::Texts, words::Words};
 
-/// A file that grows by batches, as [`ArrowWriter`] writes it, but for payloads and rising numbers.
+/// A file that grows by batches, as [`ArrowWriter`] writes it, but for what is encoded here.
 pub(crate) struct Groups<W: Write + Send> {
     file: SerializedFileWriter<W>,
     columns: ArrowRowGroupWriterFactory,
@@ -267,7 +267,7 @@ mod tests {
                 let (least, most) = (here.clone().flatten().min(), here.flatten().max());
                 let statistics = group.column(0).statistics().unwrap();
                 let told =
-                    |text: Option<&str>| text.filter(|text| text.len() <= 64).map(|text| text.as_bytes().to_vec());
+                    |text: Option<&str>| text.filter(|text| text.len() <= 128).map(|text| text.as_bytes().to_vec());
                 let ends = [statistics.min_bytes_opt(), statistics.max_bytes_opt()].map(|end| end.map(<[u8]>::to_vec));
                 assert_eq!((ends, statistics.null_count_opt()), ([told(least), told(most)], Some(nulls)), "{what}");
             }

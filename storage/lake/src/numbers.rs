@@ -33,6 +33,7 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     pub fn new(column: ColumnDescPtr) -> Self {
+        assert_eq!(column.max_def_level(), 0, "never null");
         let kind = column.physical_type();
         assert!(matches!(kind, Type::INT32 | Type::INT64), "whole numbers");
         Self { chunk: Chunk::new(column), kind, page: Vec::new(), least: i64::MAX, most: i64::MIN }

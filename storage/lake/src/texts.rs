@@ -32,6 +32,7 @@ pub(crate) struct Texts {
 
 impl Texts {
     pub fn new(column: ColumnDescPtr) -> Self {
+        assert_eq!(column.max_def_level(), 0, "never null");
         let mut page = Vec::with_capacity(LENGTHS_BYTES + PAGE_BYTES + PAGE_BYTES / 8);
         page.resize(LENGTHS_BYTES, 0);
         Self { chunk: Chunk::new(column), page, lengths: Vec::new(), by: None, pages: 0 }

@@ -21,12 +21,12 @@ use crate::{
     pack::Packer,
 };
 
-/// A dictionary that gets larger is of no use: from there on texts are written as they are.
+/// A dictionary gets no larger: from there on texts are written as they are.
 const DICTIONARY_BYTES: usize = 1 << 20;
 /// A page of texts as they are is closed when it has so many bytes.
 const PAGE_BYTES: usize = 1 << 20;
-/// Longer texts are told from one another by no statistics.
-const STATISTICS_BYTES: usize = 64;
+/// Of longer texts the statistics say nothing; ids and kinds are not longer.
+const STATISTICS_BYTES: usize = 128;
 
 /// A column chunk of texts that come again, as it grows.
 pub(crate) struct Words {
@@ -41,7 +41,7 @@ pub(crate) struct Words {
     plain: Option<Vec<u8>>,
     rows: usize,
     nulls: usize,
-    /// Least and largest of the texts that are in no dictionary.
+    /// Least and largest of the texts that are written as they are.
     range: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -98,6 +98,7 @@ impl Words {
 
     /// Rows without a text.
     fn skip(&mut self, n: usize) {
+        assert!(self.is_optional || n == 0, "a required column has no nulls");
         self.rows += n;
         self.nulls += n;
         self.there.resize(self.there.len() + n, 0);
@@ -116,6 +117,7 @@ impl Words {
                 self.close_page()?;
             }
             self.plain = Some(Vec::new());
+            self.dictionary.forget();
         }
         (0..n).try_for_each(|_| self.push_plain(&letters[at..at + len]))
     }
@@ -191,6 +193,9 @@ impl Words {
         let statistics = Statistics::byte_array(told(least), told(most), None, Some(self.nulls as u64), false);
         let plain = &plain[..plain.len() - PADDING];
         let chunk = self.chunk;
+        if places.is_empty() && self.plain.is_some() {
+            return chunk.close(Some(statistics), None);
+        }
         Packer::idle(|packer| {
             let frame = packer.pack_as_it_is(plain);
             chunk.close(
@@ -203,7 +208,7 @@ impl Words {
 
 /// Texts are compared in so many bytes at once.
 const STEP: usize = 32;
-/// Texts up to this length are known by a look.
+/// Texts up to this length are known by a look, unless they are the last of a batch.
 const NEAR_BYTES: usize = 2 * STEP;
 const NEAR_BITS: u32 = 12;
 /// What follows the last text of a dictionary, so that it can be read in whole steps.
@@ -240,6 +245,11 @@ impl Dictionary {
 
     fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// Nothing is looked up any more; the texts stay.
+    fn forget(&mut self) {
+        self.all = HashMap::new();
     }
 
     /// Which one the text of `len` letters is that begins at `at`; `None` if it is new and there is no more room.

@@ -59,6 +59,7 @@ pub enum Cut {
     Sectors,
 }
 
+/// The first two leave the same each time.
 pub const CUTS: [Cut; 5] = [Cut::Nothing, Cut::Everything, Cut::Torn, Cut::Shuffled, Cut::Sectors];
 
 /// What goes wrong, until it is taken away again.

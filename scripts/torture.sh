@@ -7,7 +7,7 @@
 # --only WORD    only those whose name or test (T1, T2, …) is WORD or begins with it and a dash; may be given again
 # --list         their names and what they are; --dry-run: the commands as well, and nothing is run
 # --no-build     with the programs and tests that are there
-# In the environment: SEED; KILLS (200), CUTS (50), LOG_CUTS (500), LOG_STATES (60 looks after each), COMMITS (500), STORE_KILLS (20), ROUNDS (50) and RATE (5000)
+# In the environment: SEED; KILLS (200), CUTS (50), LOG_CUTS (500), LOG_STATES (80 looks after each), COMMITS (500), STORE_KILLS (20), ROUNDS (50) and RATE (5000)
 # of T7, KAFKA_SECONDS (120), LOOP_KILLS (200), FLIPS (10,000), TERMS (50). FLYWHEEL_REQUIRE=redis,postgres,s3 makes it an error that one is missing.
 . "$(dirname "$0")/common.sh"
 
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-KILLS=${KILLS:-200} CUTS=${CUTS:-50} LOG_CUTS=${LOG_CUTS:-500} LOG_STATES=${LOG_STATES:-60}
+KILLS=${KILLS:-200} CUTS=${CUTS:-50} LOG_CUTS=${LOG_CUTS:-500} LOG_STATES=${LOG_STATES:-80}
 COMMITS=${COMMITS:-500} STORE_KILLS=${STORE_KILLS:-20}
 ROUNDS=${ROUNDS:-50} RATE=${RATE:-5000} KAFKA_SECONDS=${KAFKA_SECONDS:-120} LOOP_KILLS=${LOOP_KILLS:-200}
 FLIPS=${FLIPS:-10000} TERMS=${TERMS:-50}

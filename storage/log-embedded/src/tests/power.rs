@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    disk::{CUTS, Cut, Disk},
+    disk::{CUTS, Disk},
     workload::{Journal, LANES, check, open, topic, try_open, until_the_power_goes},
 };
 
@@ -19,7 +19,7 @@ struct Seen {
     n_acknowledged: usize,
     n_unknown: usize,
     n_cut_again: usize,
-    /// Of the file after a cut.
+    /// States of the file that were looked at.
     n_different: usize,
 }
 
@@ -42,30 +42,25 @@ async fn one(seed: u64, states: u64, honest: bool, seen: &mut Seen) -> Result<()
         // Once all kinds were there, those that leave something else each time.
         let kinds = if nth < CUTS.len() as u64 { &CUTS[..] } else { &CUTS[2..] };
         let cut = kinds[(seed + nth) as usize % kinds.len()];
-        let left = disk.after(cut, &mut random);
+        let mut left = disk.after(cut, &mut random);
+        if random.random() {
+            let mending = Disk::holding(left);
+            mending.cut_after(random.random_range(0..12));
+            drop(mending.open());
+            seen.n_cut_again += usize::from(mending.is_off());
+            left = mending.after(cut, &mut random);
+        }
         let mut hasher = DefaultHasher::new();
         hasher.write(&left);
         different.insert(hasher.finish());
-        let mended = mended_after(Disk::holding(left), cut, &mut random, &journal, seen).await;
-        mended.map_err(|why| format!("state {nth}, {cut:?}: {why}"))?;
+        holds(&Disk::holding(left), &journal).await.map_err(|why| format!("state {nth}, {cut:?}: {why}"))?;
     }
     seen.n_different += different.len();
     Ok(())
 }
 
-async fn mended_after(
-    mut disk: Disk,
-    cut: Cut,
-    random: &mut ChaCha8Rng,
-    journal: &Journal,
-    seen: &mut Seen,
-) -> Result<(), String> {
-    if random.random() {
-        disk.cut_after(random.random_range(0..12));
-        drop(disk.open());
-        seen.n_cut_again += usize::from(disk.is_off());
-        disk = Disk::holding(disk.after(cut, random));
-    }
+/// The file opens, has what was acknowledged, and goes on from there.
+async fn holds(disk: &Disk, journal: &Journal) -> Result<(), String> {
     let log = disk.open().and_then(try_open).map_err(|error| error.to_string())?;
     check(&log, journal).await?;
     for lane in (0..LANES).map(|n| topic().partition(n)) {

@@ -113,7 +113,12 @@ impl Checkpoints {
     /// If the folder cannot be made or read.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, CheckpointError> {
         let dir = dir.into();
-        fs::create_dir_all(&dir).map_err(|error| CheckpointError::new("making the checkpoint folder", &dir, error))?;
+        // The names of the run's folder and of that of all runs are synced, also where they were there: whoever made them may
+        // have been killed before that.
+        let mut above = dir.ancestors().skip(1).take(2).filter(|above| !above.as_os_str().is_empty());
+        fs::create_dir_all(&dir)
+            .and_then(|()| above.try_for_each(sync_dir))
+            .map_err(|error| CheckpointError::new("making the checkpoint folder", &dir, error))?;
         let checkpoints = Self { dir, fence: 0, elsewhere: None, damaged: Vec::new() };
         for prefix in [TMP, SENDING] {
             for (_, path) in checkpoints.entries(prefix)? {

@@ -88,18 +88,27 @@ impl Folder {
     }
 }
 
+/// Creates the folder where it is not, and syncs its name and those above it: also where it is there already, since whoever
+/// made it may have been killed before that.
 fn create_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+    let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    create_folder(parent)?;
+    let is_there = folder.is_dir();
+    if !is_there
+        && let Err(error) = fs::create_dir(folder)
+        && error.kind() != ErrorKind::AlreadyExists
+    {
+        return Err(error);
     }
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_folder(parent)?;
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => File::open(parent)?.sync_all()?,
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // Far above our own, folders may be others', who see to them.
+        Err(error)
+            if is_there && matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Ok(())
         }
+        synced => synced,
     }
-    Ok(())
 }
 
 fn failed(operation: &'static str, path: &Path, error: std::io::Error) -> ArchiveError {

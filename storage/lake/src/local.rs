@@ -1,11 +1,12 @@
 //! The local file system as an object store whose puts survive a loss of power.
 
 use std::{
+    collections::HashSet,
     fmt,
     fs::File,
     io::{ErrorKind, Write},
     path::{Path as FsPath, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -25,12 +26,17 @@ const STORE: &str = "local file system";
 #[derive(Debug, Clone)]
 pub struct DurableFileSystem {
     inner: Arc<LocalFileSystem>,
+    folders: Folders,
 }
+
+/// Folders whose names are known to be on disk, and those of all above them.
+#[derive(Debug, Clone, Default)]
+struct Folders(Arc<Mutex<HashSet<PathBuf>>>);
 
 impl DurableFileSystem {
     /// The whole file system; object paths are absolute paths without the leading slash.
     pub fn new() -> Self {
-        Self { inner: Arc::new(LocalFileSystem::new()) }
+        Self { inner: Arc::new(LocalFileSystem::new()), folders: Folders::default() }
     }
 
     /// As [`DurableFileSystem::new`], after removing what killed writers left below `folder`: files that were to be
@@ -40,10 +46,10 @@ impl DurableFileSystem {
         Self::new()
     }
 
-    fn put_blocking(path: &FsPath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
+    fn put_blocking(folders: &Folders, path: &FsPath, payload: &PutPayload, mode: &PutMode) -> Result<()> {
         let generic = |source: std::io::Error| Error::Generic { store: STORE, source: source.into() };
         let folder = path.parent().expect("an object lies in a folder");
-        create_folder(folder).map_err(generic)?;
+        folders.create(folder).map_err(generic)?;
         let (mut file, staged) = staged::create(path).map_err(generic)?;
         let written = write_synced(&mut file, payload).and_then(|()| match mode {
             PutMode::Create => {
@@ -84,22 +90,43 @@ fn write_synced(file: &mut File, payload: &PutPayload) -> std::io::Result<()> {
     file.sync_data()
 }
 
-/// Creates the folder and syncs every parent that got a new entry.
-fn create_folder(folder: &FsPath) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = folder.parent() {
-        create_folder(parent)?;
-        match std::fs::create_dir(folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => sync_folder(parent)?,
+impl Folders {
+    /// Creates the folder where it is not, and sees to it that its name is on disk, and those above it.
+    ///
+    /// Also where it is there already: whoever made it may have been killed before its name was synced, and a cut of power
+    /// would then take it back with all that is in it.
+    fn create(&self, folder: &FsPath) -> std::io::Result<()> {
+        let known = || self.0.lock().expect("nothing panics while it holds this");
+        let is_there = folder.is_dir();
+        if is_there && known().contains(folder) {
+            return Ok(());
         }
+        if let Some(parent) = folder.parent() {
+            self.create(parent)?;
+            if !is_there
+                && let Err(error) = std::fs::create_dir(folder)
+                && error.kind() != ErrorKind::AlreadyExists
+            {
+                return Err(error);
+            }
+            match sync_folder(parent) {
+                // Far above our own, folders may be others', who see to them.
+                Err(error) if is_there && is_others(&error) => {}
+                synced => synced?,
+            }
+        }
+        known().insert(folder.to_owned());
+        Ok(())
     }
-    Ok(())
+}
+
+fn is_others(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::InvalidInput)
 }
 
 fn sync_folder(folder: &FsPath) -> std::io::Result<()> {
+    #[cfg(test)]
+    tests::SYNCED.with_borrow_mut(|synced| synced.push(folder.to_owned()));
     #[cfg(flywheel_bug)]
     if crate::seeded_bug("lake-folder-not-synced") {
         return Ok(());
@@ -154,7 +181,8 @@ impl ObjectStore for DurableFileSystem {
             return self.inner.put_opts(location, payload, opts).await;
         }
         let path = self.inner.path_to_filesystem(location)?;
-        tokio::task::spawn_blocking(move || Self::put_blocking(&path, &payload, &opts.mode))
+        let folders = self.folders.clone();
+        tokio::task::spawn_blocking(move || Self::put_blocking(&folders, &path, &payload, &opts.mode))
             .await
             .map_err(|source| Error::Generic { store: STORE, source: source.into() })??;
         Ok(PutResult { e_tag: None, version: None })
@@ -163,7 +191,8 @@ impl ObjectStore for DurableFileSystem {
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let path = self.inner.path_to_filesystem(location)?;
         let folder = path.parent().expect("an object lies in a folder").to_owned();
-        blocking(move || create_folder(&folder)).await?;
+        let folders = self.folders.clone();
+        blocking(move || folders.create(&folder)).await?;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(DurableUpload { inner, path }))
     }
@@ -194,5 +223,40 @@ impl ObjectStore for DurableFileSystem {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.inner.rename_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    thread_local! {
+        pub static SYNCED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The folders that were synced meanwhile, from the deepest on.
+    fn synced(what: impl FnOnce()) -> Vec<PathBuf> {
+        SYNCED.take();
+        what();
+        SYNCED.take().into_iter().rev().collect()
+    }
+
+    #[test]
+    fn a_folder_that_a_killed_writer_made_is_synced_before_it_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (above, below) = (dir.path().join("system=tank"), dir.path().join("system=tank/dt=2026-11-22"));
+        // It was made, and its maker killed before a sync.
+        std::fs::create_dir_all(&below).unwrap();
+        let folders = Folders::default();
+        let first = synced(|| folders.create(&below).unwrap());
+        assert_eq!(first[..2], [above.clone(), dir.path().to_owned()]);
+        assert!(synced(|| folders.create(&below).unwrap()).is_empty(), "once is enough");
+        let beside = dir.path().join("system=doom");
+        assert_eq!(synced(|| folders.create(&beside).unwrap()), [dir.path()]);
+        std::fs::remove_dir_all(&above).unwrap();
+        assert_eq!(synced(|| folders.create(&below).unwrap()), [above, dir.path().to_owned()], "they are new");
+        assert!(below.is_dir() && beside.is_dir());
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     codec,
     error::closed,
+    path::sync_dir,
     store::{End, LogFile, MAX_PARTITIONS, Store, Write},
 };
 
@@ -127,7 +128,9 @@ impl EmbeddedLog {
     /// `Conflict` if another process holds it, `InvalidData` if it was written by a newer program, `Unavailable`
     /// if the folder cannot be made or the disk is full.
     pub fn open(dir: &Path, config: EmbeddedConfig) -> Result<Arc<Self>, LogError> {
+        // Its name is synced also where it was there: whoever made it may have been killed before that.
         std::fs::create_dir_all(dir)
+            .and_then(|()| dir.parent().map_or(Ok(()), sync_dir))
             .map_err(|error| LogError::new(LogErrorKind::Unavailable, "creating", dir.display(), error))?;
         let file = LogFile::at(&dir.join("log.redb"), config.cache_bytes)?;
         Self::over(dir, file, config)

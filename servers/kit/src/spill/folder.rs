@@ -61,11 +61,10 @@ impl OsFolder {
     /// # Errors
     /// If it cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        if !dir.is_dir() {
-            fs::create_dir_all(dir)?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        fs::create_dir_all(dir)?;
+        // Also where it was there: whoever made it may have been killed before this.
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(Self(dir.to_owned()))
     }

@@ -248,13 +248,14 @@ mod tests {
     #[test]
     fn words_are_read_as_they_were_written_however_many_there_are() {
         let row = |kind: Option<String>| (kind, String::new(), 0, 0);
-        let kinds: [(&str, &dyn Fn(usize) -> Option<String>); 6] = [
-            ("none", &|_| None),
-            ("one", &|_| Some("tank.tick".to_owned())),
-            ("one or none", &|n| n.is_multiple_of(3).then(|| "tank.tick".to_owned())),
-            ("some, of any length", &|n| Some("letters ".repeat(n % 20))),
-            ("all different", &|n| Some(format!("run-2026-11-22/game:{n}"))),
-            ("all different, some none", &|n| (n % 5 > 0).then(|| format!("run-2026-11-22/game:{n}"))),
+        type Kind = fn(usize) -> Option<String>;
+        let kinds: [(&str, Kind); 6] = [
+            ("none", |_| None),
+            ("one", |_| Some("tank.tick".to_owned())),
+            ("one or none", |n| n.is_multiple_of(3).then(|| "tank.tick".to_owned())),
+            ("some, of any length", |n| Some("letters ".repeat(n % 20))),
+            ("all different", |n| Some(format!("run-2026-11-22/game:{n}"))),
+            ("all different, some none", |n| (n % 5 > 0).then(|| format!("run-2026-11-22/game:{n}"))),
         ];
         for (what, kind) in kinds {
             let rows: Vec<_> = (0..90_000).map(|n| row(kind(n))).collect();

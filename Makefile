@@ -20,7 +20,7 @@ up: ## get what is missing, build, run the loop (first time: about 15 minutes on
 test: ## get what is missing and run every test (first time: about 25 minutes on 2 cores)
 	@scripts/test.sh
 
-torture: ## kills, power cuts and faults by the hundred, on each log, store and catalog (an hour on 2 cores; ARGS="--only T6" for some)
+torture: ## kills, power cuts and faults by the hundred, on each log, store and catalog (more than an hour on 2 cores; ARGS="--only T6" for some)
 	@scripts/torture.sh $(ARGS)
 
 seeded-bugs: ## build with seeded faults and show that each is found (about 10 minutes; ARGS="ack-before-write" for one)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The long forms of the tests of reliability: kills, power cuts and faults by the hundred, on each log, store and catalog.
 # One result line for each, a summary at the end, and what could not be run said aloud. The six runs of
-# `flywheel torture`, which come first, took 8 minutes on 2 cores; all of it an hour, with other work beside it.
+# `flywheel torture`, which come first, took 8 minutes on 2 cores; all of it an hour, with other work beside it;
+# log-cuts, whose looks were fewer then, takes 13 minutes more since.
 #   scripts/torture.sh [--report FILE] [--only WORD] [--list] [--dry-run] [--no-build] [WORDS of `flywheel torture`]
 # --report FILE  write the summary as a table in Markdown, such as docs/torture.md
 # --only WORD    only those whose name or test (T1, T2, …) is WORD or begins with it and a dash; may be given again

@@ -22,6 +22,7 @@ mod error;
 mod evaluations;
 mod events;
 mod json;
+mod masks;
 mod names;
 mod schemas;
 mod transitions;

@@ -61,10 +61,15 @@ impl OsFolder {
     /// # Errors
     /// If it cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        let was_there = dir.is_dir();
         fs::create_dir_all(dir)?;
         // Also where it was there: whoever made it may have been killed before this.
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
+            match File::open(parent).and_then(|parent| parent.sync_all()) {
+                // Whoever may not look into it has not made it, and others see to it.
+                Err(error) if was_there && error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
         }
         Ok(Self(dir.to_owned()))
     }

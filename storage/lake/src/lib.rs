@@ -50,6 +50,7 @@ pub mod metrics;
 mod numbers;
 mod pack;
 mod parts;
+mod places;
 mod scan;
 mod staged;
 mod state;

@@ -2,19 +2,20 @@
 //!
 //! A match finder that knows nothing asks at every byte whether what follows came before. Payloads of events answer that
 //! by their shape: between two numbers stand the names of members, the same ones row after row, and the digits are new each
-//! time. So it is asked only where a run of other letters follows a number, and at quotes: a tenth of the places. What is
-//! found is given to zstd as sequences, and what it writes is a frame like any other.
+//! time. So it is asked only where a run of other letters follows a number, and at quotes that no match covers: a tenth of
+//! the [places](crate::places). What is found is given to zstd as sequences, and what it writes is a frame like any other.
 //!
-//! On the payloads of `flywheel bench ingest` zstd 1 takes 0.36 and 1.2 µs a row with its own finder, and 0.20 and 0.49 µs
-//! with this one, to 0.9 and 1.07 times the bytes. Where values come again, in the ticks of tank games, it finds less; so
-//! [`crate::pack`] tries both.
+//! On the payloads of `flywheel bench ingest` zstd 1 takes 0.29 and 1.18 µs a row with its own finder. With this one it takes 0.20
+//! and 0.48 µs, of which 0.10 and 0.17 are finding, to 0.88 and 1.05 times the bytes. Where values come again, in the ticks of tank
+//! games, it finds less; so [`crate::pack`] tries both.
 
 use zstd_sys::ZSTD_Sequence as Sequence;
 
+pub(crate) use crate::places::PADDING;
+use crate::places::{LONGEST_RUN, PART_BYTES, Place, Places};
+
 /// A frame is made of blocks of at most so many bytes, and a sequence lies in one of them.
 pub(crate) const BLOCK_BYTES: usize = 128 << 10;
-/// What must follow a text, so that it can be read in whole words.
-pub(crate) const PADDING: usize = 128;
 /// Shorter ones cost as much as the letters.
 const MIN_MATCH: usize = 4;
 const TABLE_BITS: u32 = 12;
@@ -22,10 +23,12 @@ const TABLE_BITS: u32 = 12;
 const REPEATS: u32 = 3;
 const FAR: [u32; 3] = [1, 4, 8];
 const LITERALS_AT_ONCE: usize = 32;
-const WORD: usize = 64;
 
 /// Finds what was there before. Used again for text after text; each stands for itself.
 pub(crate) struct Finder {
+    places: Places,
+    /// What was there before at each place behind a number.
+    before: Vec<Match>,
     /// Where a run of letters that begins in this way was last, by its hash, plus one.
     last: Box<[u32; 1 << TABLE_BITS]>,
     sequences: Vec<Sequence>,
@@ -34,6 +37,15 @@ pub(crate) struct Finder {
     n_literals: usize,
     /// How far back the last three matches were that were not alike, as whoever unpacks knows it.
     far: [u32; 3],
+    /// Letters of runs that no match at their place covers.
+    missed: usize,
+}
+
+/// From where on so many bytes are what they are at a place.
+#[derive(Debug, Clone, Copy)]
+struct Match {
+    from: u32,
+    length: u32,
 }
 
 /// A text as zstd wants it.
@@ -48,7 +60,16 @@ pub(crate) struct Found<'a> {
 impl Finder {
     pub fn new() -> Self {
         let last = vec![0; 1 << TABLE_BITS].try_into().expect("its size is the table's");
-        Self { last, sequences: Vec::new(), literals: Vec::new(), n_literals: 0, far: FAR }
+        Self {
+            places: Places::new(),
+            before: Vec::new(),
+            last,
+            sequences: Vec::new(),
+            literals: Vec::new(),
+            n_literals: 0,
+            far: FAR,
+            missed: 0,
+        }
     }
 
     /// Takes a text apart. `padded` is the text of `len` bytes and [`PADDING`] more of no matter what.
@@ -58,62 +79,83 @@ impl Finder {
         assert!(padded.len() >= len + PADDING, "whole words are read");
         self.last.fill(0);
         self.sequences.clear();
-        (self.n_literals, self.far) = (0, FAR);
+        (self.n_literals, self.far, self.missed) = (0, FAR, 0);
         // Room for all of it, and for what is written beyond.
         self.literals.resize(len + PADDING, 0);
-        let (mut done, mut missed) = (0, 0);
-        let mut here = Letters::of(word(padded, 0));
-        let mut after_number = true;
-        for at in (0..len).step_by(WORD) {
-            let next = Letters::of(word(padded, at + WORD));
-            let end = len.min((at / BLOCK_BYTES + 1) * BLOCK_BYTES);
-            let other = !here.numbers;
-            let follows = |n: u32| (other >> n) | (!next.numbers << (64 - n));
-            let begins = (other & !(other << 1 | u64::from(!after_number))) | here.quotes;
-            let mut places = begins & other & follows(1) & follows(2) & follows(3);
-            after_number = other >> 63 == 0;
-            while places != 0 {
-                let into = places.trailing_zeros();
-                places &= places - 1;
-                let place = at + into as usize;
-                if place < done || place + MIN_MATCH > end {
-                    continue;
+        let mut done = 0;
+        for start in (0..len).step_by(PART_BYTES) {
+            let until = len.min(start + PART_BYTES);
+            let end = len.min((start / BLOCK_BYTES + 1) * BLOCK_BYTES);
+            self.places.find(padded, start, until);
+            self.find_before(padded, end);
+            let n = self.before.len();
+            let place = |finder: &Self, nth: usize| finder.places.behind_numbers().get(nth).copied();
+            // A run may go on from the part before.
+            let first = place(self, 0).map_or(until, |place| place.at as usize);
+            if done < first {
+                done = self.push_at_quotes(padded, done, start, first, end);
+            }
+            for nth in 0..n {
+                let (Some(Place { at, run }), Match { from, length }) = (place(self, nth), self.before[nth]) else {
+                    unreachable!("one of each")
+                };
+                let (at, length) = (at as usize, length as usize);
+                let is_covered = at < done;
+                if !is_covered && length >= MIN_MATCH {
+                    self.push(padded, done, at, at - from as usize, length);
+                    done = at + length;
                 }
-                let run = if into == 0 { other } else { follows(into) };
-                let run = ((!run).trailing_zeros() as usize).min(len - place);
-                let before = self.came_before(padded, place, run);
-                let length = before.map_or(0, |before| alike(padded, before, place, end));
-                missed += run.saturating_sub(length);
-                if let Some(before) = before
-                    && length >= MIN_MATCH
-                {
-                    self.push(padded, done, place, place - before, length);
-                    done = place + length;
+                // Hardly ever: names are where they were.
+                if done < at + run as usize || run == LONGEST_RUN {
+                    if !is_covered {
+                        self.missed += (run as usize).min(len - at).saturating_sub(length);
+                    }
+                    let next = place(self, nth + 1).map_or(until, |place| place.at as usize);
+                    done = self.push_at_quotes(padded, done, at, next, end);
                 }
             }
-            // The last word of a block: matches end here too.
-            if at + WORD >= end {
+            // Matches end with a block too.
+            if until == end {
                 self.push(padded, done, end, 0, 0);
                 done = end;
             }
-            here = next;
         }
-        (missed <= len / 8).then_some(())?;
+        (self.missed <= len / 8).then_some(())?;
         let Self { sequences, literals, n_literals, .. } = self;
         Some(Found { sequences, literals: &literals[..*n_literals], spare: literals.len() - *n_literals })
     }
 
-    /// Where the letters at `place` may have been before. `run` is how many there are, before the next number.
-    #[inline(always)]
-    fn came_before(&mut self, padded: &[u8], place: usize, run: usize) -> Option<usize> {
-        let letters = u64::from_le_bytes(padded[place..place + 8].try_into().expect("eight bytes"));
-        // The digits that follow are not what it is known by.
-        let letters = letters << (64 - 8 * run.clamp(1, 8));
-        let hash = letters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS);
-        let last = &mut self.last[hash as usize];
-        let before = last.checked_sub(1);
-        *last = place as u32 + 1;
-        before.map(|before| before as usize)
+    /// Looks what was there before at every place behind a number, whether another match covers it or not: so nothing waits
+    /// for the length of the match before it.
+    #[inline(never)]
+    fn find_before(&mut self, padded: &[u8], end: usize) {
+        let Self { places, before, last, .. } = self;
+        before.clear();
+        before.extend(places.behind_numbers().iter().map(|&place| {
+            let at = place.at as usize;
+            let Some(from) = came_before(last, padded, place) else { return Match { from: 0, length: 0 } };
+            Match { from: from as u32, length: alike(padded, from, at, end) as u32 }
+        }));
+    }
+
+    /// Goes on to `to` with what came before at quotes that no match covers, and says how far it came.
+    #[inline(never)]
+    fn push_at_quotes(&mut self, padded: &[u8], mut done: usize, mut from: usize, to: usize, end: usize) -> usize {
+        while let Some(quote) = self.places.quote(from.max(done), to) {
+            let at = quote.at as usize;
+            // Places behind this one are known already.
+            let before = came_before(&mut self.last, padded, quote).filter(|before| *before < at);
+            let length = before.map_or(0, |before| alike(padded, before, at, end));
+            self.missed += (quote.run as usize).min(end - at).saturating_sub(length);
+            if let Some(before) = before
+                && length >= MIN_MATCH
+            {
+                self.push(padded, done, at, at - before, length);
+                done = at + length;
+            }
+            from = at + 1;
+        }
+        done
     }
 
     /// The text from `done` to `place` as literals, and a match behind it; without a length the end of a block.
@@ -138,17 +180,31 @@ impl Finder {
     #[inline(always)]
     fn offset(&mut self, offset: u32, is_next: bool) -> u32 {
         let [first, second, third] = self.far;
-        // Right behind a match the three mean others.
-        let nth: u32 = match offset {
-            _ if is_next => 0,
-            _ if offset == first => return 1_u32.wrapping_sub(REPEATS),
-            _ if offset == second => 2,
-            _ if offset == third => 3,
-            _ => 0,
-        };
-        self.far = [offset, first, if nth == 2 { third } else { second }];
-        if nth == 0 { offset } else { nth.wrapping_sub(REPEATS) }
+        // Right behind a match the three mean others. No branch: which of them it is cannot be foreseen.
+        let is = |far: u32| offset == far && !is_next;
+        let (is_first, is_second, is_third) = (is(first), is(second), is(third));
+        let nth = |nth: u32| nth.wrapping_sub(REPEATS);
+        let written = if is_third { nth(3) } else { offset };
+        let written = if is_second { nth(2) } else { written };
+        let written = if is_first { nth(1) } else { written };
+        let second_next = if is_first { second } else { first };
+        self.far = [offset, second_next, if is_first | is_second { third } else { second }];
+        written
     }
+}
+
+/// Where the letters of a place may have been before; from now on they are here.
+#[inline(always)]
+fn came_before(last: &mut [u32; 1 << TABLE_BITS], padded: &[u8], place: Place) -> Option<usize> {
+    let at = place.at as usize;
+    let letters = u64::from_le_bytes(padded[at..at + 8].try_into().expect("eight bytes"));
+    // The digits that follow are not what it is known by.
+    let letters = letters << (64 - 8 * place.run.clamp(1, 8));
+    let hash = letters.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TABLE_BITS);
+    let last = &mut last[hash as usize];
+    let before = last.checked_sub(1);
+    *last = place.at + 1;
+    before.map(|before| before as usize)
 }
 
 /// How many bytes from `place` on are those from `before` on, none of them at `end` or behind it.
@@ -184,57 +240,6 @@ pub(crate) fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
 #[cfg(not(target_feature = "avx2"))]
 pub(crate) fn equal(one: &[u8; 32], other: &[u8; 32]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
-}
-
-#[inline(always)]
-fn word(padded: &[u8], at: usize) -> &[u8; WORD] {
-    padded[at..at + WORD].try_into().expect("as many bytes as a word has")
-}
-
-/// What the bytes of a word are, one bit for each, the first byte lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Letters {
-    /// Digits and points.
-    numbers: u64,
-    quotes: u64,
-}
-
-impl Letters {
-    #[cfg(target_feature = "avx2")]
-    #[inline(always)]
-    fn of(word: &[u8; WORD]) -> Self {
-        use std::arch::x86_64::{
-            _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8, _mm256_or_si256,
-            _mm256_set1_epi8, _mm256_sub_epi8,
-        };
-        let of_half = |half: &[u8; 32]| {
-            // SAFETY: this is compiled for machines that have these instructions, and `half` has the 32 bytes that are loaded.
-            unsafe {
-                let bytes = _mm256_loadu_si256(half.as_ptr().cast());
-                let is = |byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8));
-                let nine = _mm256_set1_epi8(9);
-                let from_zero = _mm256_sub_epi8(bytes, _mm256_set1_epi8(b'0' as i8));
-                let digits = _mm256_cmpeq_epi8(_mm256_max_epu8(from_zero, nine), nine);
-                let numbers = _mm256_movemask_epi8(_mm256_or_si256(digits, is(b'.')));
-                (numbers as u32, _mm256_movemask_epi8(is(b'"')) as u32)
-            }
-        };
-        let halves: &[[u8; 32]] = word.as_chunks().0;
-        let (low, high) = (of_half(&halves[0]), of_half(&halves[1]));
-        let both = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        Self { numbers: both(low.0, high.0), quotes: both(low.1, high.1) }
-    }
-
-    #[cfg(not(target_feature = "avx2"))]
-    fn of(word: &[u8; WORD]) -> Self {
-        Self::of_each(word)
-    }
-
-    #[cfg(any(test, not(target_feature = "avx2")))]
-    fn of_each(word: &[u8; WORD]) -> Self {
-        let mask = |is: fn(&u8) -> bool| word.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(is(byte)));
-        Self { numbers: mask(|byte| matches!(byte, b'.' | b'0'..=b'9')), quotes: mask(|byte| *byte == b'"') }
-    }
 }
 
 #[cfg(test)]
@@ -301,17 +306,6 @@ mod tests {
             assert_eq!(blocks, text.len().div_ceil(BLOCK_BYTES));
             let repeats = found.sequences.iter().filter(|sequence| sequence.offset > u32::MAX - REPEATS).count();
             assert!(rows < 50 || repeats > found.sequences.len() / 4, "{repeats} of {}", found.sequences.len());
-        }
-    }
-
-    #[test]
-    fn letters_are_known_wherever_they_stand() {
-        for byte in 0..=255 {
-            for at in 0..WORD {
-                let mut word = [b'a'; WORD];
-                word[at] = byte;
-                assert_eq!(Letters::of(&word), Letters::of_each(&word), "{byte} at {at}");
-            }
         }
     }
 

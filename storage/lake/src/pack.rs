@@ -40,6 +40,9 @@ const WINDOW_LOG: u32 = 21;
 /// 1.5.7, whose sources say what becomes of a sequence (docs/adr/0021). Another one finds all matches itself.
 const KNOWN_VERSION: u32 = 10_507;
 
+/// So much of a longer text is packed both ways to see which is better.
+const SAMPLE_BYTES: usize = 64 << 10;
+
 /// So many wait for the next page.
 const MOST_IDLE: usize = 2;
 
@@ -85,6 +88,7 @@ impl Packer {
     /// The frame of the first `len` bytes of `padded`, and whose matches it has; [`crate::matches::PADDING`] bytes more must
     /// follow them. Ours are taken unseen only where they halve the text.
     pub fn pack(&mut self, padded: &[u8], len: usize, by: Option<By>) -> (&[u8], By) {
+        let by = by.or_else(|| (len > SAMPLE_BYTES).then(|| self.better(padded, SAMPLE_BYTES)));
         let ours = if by == Some(By::Zstd) { None } else { self.with_own_matches(padded, len) };
         if by == Some(By::Us)
             && let Some(ours) = ours.filter(|ours| ours * 2 <= len)
@@ -96,6 +100,13 @@ impl Packer {
             Some(ours) if ours * 10 <= theirs * 11 => (&self.ours[..ours], By::Us),
             _ => (&self.theirs[..theirs], By::Zstd),
         }
+    }
+
+    /// Whose matches make less of the first `len` bytes. Of a whole page ours make a little less than of its beginning.
+    fn better(&mut self, padded: &[u8], len: usize) -> By {
+        let ours = self.with_own_matches(padded, len);
+        let theirs = self.with_zstd_alone(&padded[..len]);
+        if ours.is_some_and(|ours| ours * 5 <= theirs * 6) { By::Us } else { By::Zstd }
     }
 
     /// The frame of what is no JSON.

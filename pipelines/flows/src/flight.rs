@@ -194,10 +194,11 @@ impl Land {
                 histogram.record_many(age as f64 / 1000.0, same.len());
             }
         }
+        // Whoever adds the two up finds too few meanwhile, never too many.
+        stats.pending.fetch_sub(load.records as u64, Relaxed);
         stats.events.fetch_add(n_rows as u64, Relaxed);
         stats.duplicates.fetch_add(load.duplicates, Relaxed);
         stats.commits.fetch_add(1, Relaxed);
-        stats.pending.fetch_sub(load.records as u64, Relaxed);
         stats.committed_ingest_ms.fetch_max(load.newest_ms, Relaxed);
         stats.last_commit_ms.store(now, Relaxed);
         stats.last_version.store(version, Relaxed);

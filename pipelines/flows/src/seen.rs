@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
+
 /// At most so many separate stretches of one game; beyond it, numbers that would open another are refused.
 const MAX_RANGES: usize = 4096;
 
@@ -22,13 +24,22 @@ pub enum Added {
 
 impl SeqSet {
     pub fn insert(&mut self, seq: u64) -> Added {
-        // Almost always the next number of the last stretch.
-        if let Some(last) = self.ranges.last_mut()
-            && last.1.checked_add(1) == Some(seq)
-        {
-            last.1 = seq;
-            return Added::New;
+        if self.goes_on(seq) { Added::New } else { self.insert_anywhere(seq) }
+    }
+
+    /// Almost always it is the next number of the last stretch. No gap comes or goes then.
+    #[inline(always)]
+    fn goes_on(&mut self, seq: u64) -> bool {
+        match self.ranges.last_mut() {
+            Some(last) if last.1.checked_add(1) == Some(seq) => {
+                last.1 = seq;
+                true
+            }
+            _ => false,
         }
+    }
+
+    fn insert_anywhere(&mut self, seq: u64) -> Added {
         let at = self.ranges.partition_point(|(_, last)| *last < seq);
         if self.ranges.get(at).is_some_and(|(first, _)| *first <= seq) {
             return Added::Repeat;
@@ -95,7 +106,8 @@ struct Game {
 /// The recent games of one partition.
 #[derive(Debug)]
 pub struct Seen {
-    games: HashMap<Box<str>, Game>,
+    /// Producers choose the ids, so the hash has keys of its own in every process.
+    games: HashMap<Box<str>, Game, RandomState>,
     window_ms: i64,
     max_games: usize,
     now_ms: i64,
@@ -116,7 +128,7 @@ pub struct Sight {
 impl Seen {
     pub fn new(window_ms: i64, max_games: usize) -> Self {
         Self {
-            games: HashMap::new(),
+            games: HashMap::default(),
             window_ms,
             max_games: max_games.max(1),
             now_ms: i64::MIN,
@@ -136,8 +148,11 @@ impl Seen {
         game.last_ms = game.last_ms.max(ingest_ms);
         self.events += 1;
         game.last_event = self.events;
+        if game.seqs.goes_on(seq) {
+            return Sight { added: Added::New, opened_gap: false, assumed: false };
+        }
         let before = game.seqs.gaps();
-        let added = game.seqs.insert(seq);
+        let added = game.seqs.insert_anywhere(seq);
         let after = game.seqs.gaps();
         self.gaps = self.gaps + after - before;
         let assumed = added == Added::Repeat && seq < game.assumed_below;

@@ -16,9 +16,14 @@ pub(crate) struct DayCache {
     text: String,
 }
 
+/// Days since 1970-01-01, UTC.
+pub(crate) fn day_number(ms: i64) -> i64 {
+    ms.div_euclid(DAY_MS)
+}
+
 impl DayCache {
     pub(crate) fn day_of(&mut self, ms: i64) -> &str {
-        let day = ms.div_euclid(DAY_MS);
+        let day = day_number(ms);
         if self.text.is_empty() || day != self.day {
             self.day = day;
             self.text = day_of(ms);

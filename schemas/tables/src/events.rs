@@ -2,14 +2,14 @@
 
 use std::{mem::take, sync::Arc};
 
-use arrow::array::{Int32Array, Int64Array, RecordBatch, StringBuilder};
+use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use flywheel_events::{DecodeError, Event, GameId, ModelRef, System};
 use serde_json::value::RawValue;
 
 use crate::{
     EventView, TableError, TableName,
-    columns::{Runs, bad, batch, int, long, optional, text},
-    day::DayCache,
+    columns::{Runs, Texts, bad, batch, int, long, optional, text},
+    day::{DayCache, day_number},
     schema,
 };
 
@@ -21,19 +21,21 @@ pub struct EventsBuilder {
     system: Runs,
     dt: Runs,
     v: Vec<i32>,
-    kind: StringBuilder,
-    game_id: StringBuilder,
+    kind: Texts,
+    game_id: Texts,
     seq: Vec<i64>,
     ts_ms: Vec<i64>,
-    actor: StringBuilder,
-    model: StringBuilder,
-    payload: StringBuilder,
+    actor: Texts,
+    model: Texts,
+    payload: Texts,
     partition: Vec<i32>,
     offset: Vec<i64>,
     ingest_ms: Vec<i64>,
     days: DayCache,
     rows: usize,
     bytes: usize,
+    /// The system and the day of the last row, which are its partition of the table.
+    lies_in: Option<(System, i64)>,
     /// How large the batch before this one was: the next will be about as large.
     before: Size,
 }
@@ -53,13 +55,13 @@ impl EventsBuilder {
     pub fn with_capacity(rows: usize, payload_bytes: usize) -> Self {
         Self {
             v: Vec::with_capacity(rows),
-            kind: StringBuilder::with_capacity(rows, rows * 16),
-            game_id: StringBuilder::with_capacity(rows, rows * 32),
+            kind: Texts::with_capacity(rows, rows * 16),
+            game_id: Texts::with_capacity(rows, rows * 32),
             seq: Vec::with_capacity(rows),
             ts_ms: Vec::with_capacity(rows),
-            actor: StringBuilder::with_capacity(rows, rows * 8),
-            model: StringBuilder::with_capacity(rows, rows * 16),
-            payload: StringBuilder::with_capacity(rows, payload_bytes),
+            actor: Texts::with_capacity(rows, rows * 8),
+            model: Texts::with_capacity(rows, rows * 16),
+            payload: Texts::with_capacity(rows, payload_bytes),
             partition: Vec::with_capacity(rows),
             offset: Vec::with_capacity(rows),
             ingest_ms: Vec::with_capacity(rows),
@@ -79,22 +81,22 @@ impl EventsBuilder {
 
     pub fn push(&mut self, event: &Event, partition: u32, offset: i64, ingest_ms: i64) {
         self.row(event.v, event.system, event.seq, event.ts_ms, partition, offset, ingest_ms);
-        self.kind.append_value(&event.kind);
-        self.game_id.append_value(event.game_id.as_str());
-        self.actor.append_option(event.actor.as_deref());
-        self.model.append_option(event.model.as_ref().map(ToString::to_string));
-        self.payload.append_value(event.payload.get());
+        self.kind.push(&event.kind);
+        self.game_id.push(event.game_id.as_str());
+        self.actor.push_option(event.actor.as_deref());
+        self.model.push_option(event.model.as_ref().map(ToString::to_string).as_deref());
+        self.payload.push(event.payload.get());
         self.bytes += event.payload.get().len();
     }
 
     /// The hot path: a decoded record straight into the columns.
     pub fn push_view(&mut self, event: &EventView<'_>, partition: u32, offset: i64, ingest_ms: i64) {
         self.row(event.v, event.system, event.seq, event.ts_ms, partition, offset, ingest_ms);
-        self.kind.append_value(&event.kind);
-        self.game_id.append_value(&event.game_id);
-        self.actor.append_option(event.actor.as_deref());
-        self.model.append_option(event.model.as_deref());
-        self.payload.append_value(event.payload());
+        self.kind.push(&event.kind);
+        self.game_id.push(&event.game_id);
+        self.actor.push_option(event.actor.as_deref());
+        self.model.push_option(event.model.as_deref());
+        self.payload.push(event.payload());
         self.bytes += event.payload().len();
     }
 
@@ -113,8 +115,15 @@ impl EventsBuilder {
         if self.rows == 0 {
             self.make_room();
         }
-        self.system.push(system.as_str());
-        self.dt.push(self.days.day_of(ingest_ms));
+        let lies_in = Some((system, day_number(ingest_ms)));
+        if lies_in == self.lies_in {
+            self.system.push_again();
+            self.dt.push_again();
+        } else {
+            self.lies_in = lies_in;
+            self.system.push(system.as_str());
+            self.dt.push(self.days.day_of(ingest_ms));
+        }
         self.v.push(v as i32);
         self.seq.push(i64::try_from(seq).unwrap_or(i64::MAX));
         self.ts_ms.push(ts_ms);
@@ -140,9 +149,10 @@ impl EventsBuilder {
 
     /// The rows so far; the builder is empty afterwards.
     pub fn finish(&mut self) -> RecordBatch {
-        self.before = Size { rows: self.rows, payload_bytes: self.payload.values_slice().len() };
+        self.before = Size { rows: self.rows, payload_bytes: self.payload.letters() };
         self.rows = 0;
         self.bytes = 0;
+        self.lies_in = None;
         batch(
             schema(TableName::Events),
             vec![

@@ -45,7 +45,7 @@ impl<'a> EventView<'a> {
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(DecodeError::TooLarge(bytes.len()));
         }
-        let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return Err(refusal(bytes)) };
+        let Some(text) = utf8(bytes) else { return Err(refusal(bytes)) };
         match Self::read(text) {
             Some(view) if view.is_valid() => Ok(view),
             _ => Self::ask_serde(bytes, text),
@@ -170,6 +170,16 @@ impl Field {
         cursor.expect(b':')?;
         Some(field)
     }
+}
+
+/// Most events are ASCII throughout, which is seen in a quarter of the time.
+#[inline(always)]
+fn utf8(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    simdutf8::basic::from_utf8(bytes).ok()
 }
 
 /// The slow decoder says why.

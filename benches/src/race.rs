@@ -142,10 +142,8 @@ fn land(told: &Told, mut hear: impl BufRead, mut say: impl Write) -> anyhow::Res
         hear.read_line(&mut word)?;
         ensure!(word.trim_end() == GO, "whoever started this is gone");
         log.open();
-        landed(&[stats], rows).await?;
+        landed(&stats, landing, &cancel, rows).await?;
         writeln!(say, "{DONE}")?;
-        say.flush()?;
-        cancel.cancel();
-        Ok(landing.await.context("the task of land")??)
+        Ok(say.flush()?)
     })
 }

@@ -23,6 +23,9 @@ const TABLE_BITS: u32 = 12;
 const REPEATS: u32 = 3;
 const FAR: [u32; 3] = [1, 4, 8];
 const LITERALS_AT_ONCE: usize = 32;
+const STEP: usize = 32;
+/// How far is looked before it is known whether a match covers the place already. Few are longer.
+const FORESEEN: usize = 2 * STEP;
 
 /// Finds what was there before. Used again for text after text; each stands for itself.
 pub(crate) struct Finder {
@@ -41,7 +44,7 @@ pub(crate) struct Finder {
     missed: usize,
 }
 
-/// From where on so many bytes are what they are at a place.
+/// From where on so many bytes, and more if there are [`FORESEEN`], are what they are at a place.
 #[derive(Debug, Clone, Copy)]
 struct Match {
     from: u32,
@@ -76,7 +79,10 @@ impl Finder {
     ///
     /// `None` if too little was found where it was looked for: whoever asks at every byte then finds more.
     pub fn take_apart(&mut self, padded: &[u8], len: usize) -> Option<Found<'_>> {
-        assert!(padded.len() >= len + PADDING, "whole words are read");
+        assert!(
+            padded.len() >= len + PADDING && u32::try_from(len).is_ok(),
+            "whole words are read, and places are 32 bits"
+        );
         self.last.fill(0);
         self.sequences.clear();
         (self.n_literals, self.far, self.missed) = (0, FAR, 0);
@@ -102,13 +108,15 @@ impl Finder {
                 let (at, length) = (at as usize, length as usize);
                 let is_covered = at < done;
                 if !is_covered && length >= MIN_MATCH {
-                    self.push(padded, done, at, at - from as usize, length);
+                    let from = from as usize;
+                    let length = if length < FORESEEN { length } else { alike_longer(padded, from, at, end) };
+                    self.push(padded, done, at, at - from, length);
                     done = at + length;
                 }
                 // Hardly ever: names are where they were.
                 if done < at + run as usize || run == LONGEST_RUN {
                     if !is_covered {
-                        self.missed += (run as usize).min(len - at).saturating_sub(length);
+                        self.missed += (run as usize).min(end - at).saturating_sub(length);
                     }
                     let next = place(self, nth + 1).map_or(until, |place| place.at as usize);
                     done = self.push_at_quotes(padded, done, at, next, end);
@@ -126,7 +134,8 @@ impl Finder {
     }
 
     /// Looks what was there before at every place behind a number, whether another match covers it or not: so nothing waits
-    /// for the length of the match before it.
+    /// for the length of the match before it. It does not look far, or a text that repeats itself would be compared as often
+    /// as it has places.
     #[inline(never)]
     fn find_before(&mut self, padded: &[u8], end: usize) {
         let Self { places, before, last, .. } = self;
@@ -134,7 +143,8 @@ impl Finder {
         before.extend(places.behind_numbers().iter().map(|&place| {
             let at = place.at as usize;
             let Some(from) = came_before(last, padded, place) else { return Match { from: 0, length: 0 } };
-            Match { from: from as u32, length: alike(padded, from, at, end) as u32 }
+            let foreseen = end.min(at + FORESEEN);
+            Match { from: from as u32, length: alike(padded, from, at, foreseen) as u32 }
         }));
     }
 
@@ -210,18 +220,28 @@ fn came_before(last: &mut [u32; 1 << TABLE_BITS], padded: &[u8], place: Place) -
 /// How many bytes from `place` on are those from `before` on, none of them at `end` or behind it.
 #[inline(always)]
 fn alike(padded: &[u8], before: usize, place: usize, end: usize) -> usize {
-    const STEP: usize = 32;
+    let alike = equal(step(padded, before), step(padded, place));
+    if alike < STEP { alike.min(end - place) } else { alike_longer(padded, before, place, end) }
+}
+
+/// The same where more than a step is.
+#[inline(never)]
+fn alike_longer(padded: &[u8], before: usize, place: usize, end: usize) -> usize {
     let room = end - place;
-    let mut length = 0;
+    let mut length = STEP;
     while length < room {
-        let step = |at: usize| -> &[u8; STEP] { padded[at..at + STEP].try_into().expect("as many as a step has") };
-        let alike = equal(step(before + length), step(place + length));
+        let alike = equal(step(padded, before + length), step(padded, place + length));
         length += alike;
         if alike < STEP {
             break;
         }
     }
     length.min(room)
+}
+
+#[inline(always)]
+fn step(padded: &[u8], at: usize) -> &[u8; STEP] {
+    padded[at..at + STEP].try_into().expect("as many as a step has")
 }
 
 /// How many bytes are equal before the first that is not.
@@ -306,6 +326,19 @@ mod tests {
             assert_eq!(blocks, text.len().div_ceil(BLOCK_BYTES));
             let repeats = found.sequences.iter().filter(|sequence| sequence.offset > u32::MAX - REPEATS).count();
             assert!(rows < 50 || repeats > found.sequences.len() / 4, "{repeats} of {}", found.sequences.len());
+        }
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_is_compared_once_and_not_at_every_place() {
+        let mut finder = Finder::new();
+        for row in ["{\"t\":0},", "abcd1", &"\"x\":12.5,".repeat(12)] {
+            let text = row.repeat(300_000 / row.len());
+            let padded = [text.as_bytes(), &[b'9'; PADDING]].concat();
+            let found = finder.take_apart(&padded, text.len()).unwrap();
+            assert_eq!(put_together(&found), text.as_bytes());
+            assert!(found.sequences.len() < 20, "{} for {row}", found.sequences.len());
+            assert!(finder.before.iter().all(|before| before.length as usize <= FORESEEN));
         }
     }
 

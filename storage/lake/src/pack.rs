@@ -102,7 +102,7 @@ impl Packer {
         }
     }
 
-    /// Whose matches make less of the first `len` bytes. Of a whole page ours make a little less than of its beginning.
+    /// Whose matches a text is packed with, by its first `len` bytes. Of a whole page ours make a little less than of its beginning.
     fn better(&mut self, padded: &[u8], len: usize) -> By {
         let ours = self.with_own_matches(padded, len);
         let theirs = self.with_zstd_alone(&padded[..len]);

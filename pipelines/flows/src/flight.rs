@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::Ordering::{Relaxed, Release},
 };
 
 use arrow::{
@@ -196,7 +196,7 @@ impl Land {
         }
         // Whoever adds the two up finds too few meanwhile, never too many.
         stats.pending.fetch_sub(load.records as u64, Relaxed);
-        stats.events.fetch_add(n_rows as u64, Relaxed);
+        stats.events.fetch_add(n_rows as u64, Release);
         stats.duplicates.fetch_add(load.duplicates, Relaxed);
         stats.commits.fetch_add(1, Relaxed);
         stats.committed_ingest_ms.fetch_max(load.newest_ms, Relaxed);

@@ -14,6 +14,8 @@ use crate::{
 };
 
 const TABLE: &str = "events";
+/// What a row takes beside its texts: its numbers, where each text ends, and its system and day.
+const ROW_BYTES: usize = 96;
 
 /// Columns of `events` as they grow. The payload is copied once, from the record into its column.
 #[derive(Debug, Default)]
@@ -33,7 +35,6 @@ pub struct EventsBuilder {
     ingest_ms: Vec<i64>,
     days: DayCache,
     rows: usize,
-    bytes: usize,
     /// The system and the day of the last row, which are its partition of the table.
     lies_in: Option<(System, i64)>,
     /// How large the batch before this one was: the next will be about as large.
@@ -86,7 +87,6 @@ impl EventsBuilder {
         self.actor.push_option(event.actor.as_deref());
         self.model.push_option(event.model.as_ref().map(ToString::to_string).as_deref());
         self.payload.push(event.payload.get());
-        self.bytes += event.payload.get().len();
     }
 
     /// The hot path: a decoded record straight into the columns.
@@ -97,7 +97,6 @@ impl EventsBuilder {
         self.actor.push_option(event.actor.as_deref());
         self.model.push_option(event.model.as_deref());
         self.payload.push(event.payload());
-        self.bytes += event.payload().len();
     }
 
     /// Decodes one record and appends it.
@@ -131,7 +130,6 @@ impl EventsBuilder {
         self.offset.push(offset);
         self.ingest_ms.push(ingest_ms);
         self.rows += 1;
-        self.bytes += 128;
     }
 
     pub fn len(&self) -> usize {
@@ -144,14 +142,14 @@ impl EventsBuilder {
 
     /// About how much memory the rows take.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        let texts = [&self.kind, &self.game_id, &self.actor, &self.model, &self.payload];
+        self.rows * ROW_BYTES + texts.into_iter().map(Texts::letters).sum::<usize>()
     }
 
     /// The rows so far; the builder is empty afterwards.
     pub fn finish(&mut self) -> RecordBatch {
         self.before = Size { rows: self.rows, payload_bytes: self.payload.letters() };
         self.rows = 0;
-        self.bytes = 0;
         self.lies_in = None;
         batch(
             schema(TableName::Events),

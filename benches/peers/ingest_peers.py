@@ -4,15 +4,15 @@
 usage: ingest_peers.py --file EVENTS.jsonl --out OUT.parquet [--reps 3] [--threads 1]
 needs: duckdb
 
-The same file; zstd level 1, row groups of 122,880, one thread, and the file is synced, all of that in the time that
-counts. Two layouts: `text` has the columns of table `events`, where the payload stays JSON text (`partition`, `offset`
+The same file; row groups of 122,880, one thread, and the file is synced, all of that in the time that counts. Two levels
+of zstd: 1, as flywheel says of its files, and 3, DuckDB's own default. Two layouts: `text` has the columns of table `events`, where the payload stays JSON text (`partition`, `offset`
 and `ingest_ms` are what the log gave each line); `typed` has a column for each member of the payload, numbers as float32.
 DuckDB parses every line whole, the payload too, so both sides refuse what is no JSON. It neither checks ids, drops repeats
 nor commits a position: what flywheel does of that is in flywheel's figure.
 
-Two settings of the writer are measured for each layout, DuckDB's defaults and what makes the smallest file, each after an
-untimed run that leaves the input in the page cache; the faster one and the smaller file count. Prints one JSON line: rows
-per CPU-second of each run and bytes a row, by layout.
+Two settings of the writer are measured for each layout and level, DuckDB's defaults and what makes the smallest file, each
+after an untimed run that leaves the input in the page cache; the faster one and the smaller file count. Prints one JSON
+line: rows per CPU-second of each run and bytes a row, by level and layout.
 """
 import argparse
 import json
@@ -49,30 +49,30 @@ def struct(members):
     return "STRUCT(" + ", ".join(f'"{name}" {kind}' for name, kind in members.items()) + ")"
 
 
-def work(payload, writer):
+def work(payload, writer, level):
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in {**ENVELOPE, "payload": payload}.items())
     kept = "payload" if payload == "JSON" else "payload.*"
     con.execute(
         f"COPY (SELECT v, kind, game_id, seq, ts_ms, actor, model, {kept}, 0::INTEGER AS \"partition\", n AS \"offset\", "
         f"1730000000000 + n // 1000 AS ingest_ms FROM (SELECT *, row_number() OVER () - 1 AS n FROM read_json('{args.file}', "
         f"format='newline_delimited', columns={{{columns}}}))) TO '{args.out}' "
-        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880{WRITERS[writer]})"
+        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {level}, ROW_GROUP_SIZE 122880{WRITERS[writer]})"
     )
     with open(args.out, "rb") as file:
         os.fsync(file.fileno())
 
 
-def measure(payload):
+def measure(payload, level):
     rates, sizes = [], []
     for writer in WRITERS:
-        work(payload, writer)
+        work(payload, writer, level)
         chars = "sum(strlen(payload::VARCHAR))" if payload == "JSON" else "NULL"
         found = con.execute(f"SELECT count(*), sum(seq), {chars} FROM '{args.out}'").fetchone()
         sizes.append(os.path.getsize(args.out) / found[0])
         times = []
         for _ in range(args.reps):
             start = time.process_time()
-            work(payload, writer)
+            work(payload, writer, level)
             times.append(found[0] / (time.process_time() - start))
         rates.append(times)
     return found, {"rows_per_cpu_s": max(rates, key=statistics.median), "bytes_per_row": min(sizes)}
@@ -80,10 +80,12 @@ def measure(payload):
 
 with open(args.file) as file:
     has_lists = '"obs":[' in file.readline()
-(rows, seqs, chars), text = measure("JSON")
-(typed_rows, typed_seqs, _), typed = measure(struct({**MEMBERS, **(LISTS if has_lists else {})}))
-assert (typed_rows, typed_seqs) == (rows, seqs)
+levels = {}
+for level in (1, 3):
+    (rows, seqs, chars), text = measure("JSON", level)
+    (typed_rows, typed_seqs, _), typed = measure(struct({**MEMBERS, **(LISTS if has_lists else {})}), level)
+    assert (typed_rows, typed_seqs) == (rows, seqs)
+    levels[f"zstd{level}"] = {"text": text, "typed": typed}
 print(json.dumps({
-    "peer": f"duckdb {duckdb.__version__}", "rows": rows, "text": text, "typed": typed, "sum_seq": int(seqs),
-    "payload_chars": int(chars),
+    "peer": f"duckdb {duckdb.__version__}", "rows": rows, "sum_seq": int(seqs), "payload_chars": int(chars), **levels,
 }))

@@ -6,14 +6,17 @@
 //! encodes Parquet (zstd 1) and commits rows with their position, 50,000 and more at once, synced to disk. The CPU time of the
 //! whole process counts, reading the file included, all on one core. DuckDB reads the same file on the same core and writes
 //! one Parquet file, synced: once with the payload as text, as we keep it, and once with a column for each of its members.
-//! The faster of the two is the peer; see `peers/ingest_peers.py`.
+//! The faster of the two is the peer, with zstd 3, its default, and with zstd 1; see `peers/ingest_peers.py`.
 
 use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -61,23 +64,25 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         // What a thread starts, threads and processes, stays on its core.
         let _pin = Pin::to_one_core();
         let own = runtime()?.block_on(ingest(folder.path(), metric, &file, rows))?;
-        let mut rate = Figure::new(BENCH, metric, "rows/cpu-s", &own.rates);
-        let mut size = Figure::new(BENCH, format!("{metric}_bytes_per_row"), "bytes", &[own.bytes_per_row]);
+        let rate = |suffix: &str| Figure::new(BENCH, format!("{metric}{suffix}"), "rows/cpu-s", &own.rates);
+        let bytes =
+            |suffix: &str| Figure::new(BENCH, format!("{metric}_bytes_per_row{suffix}"), "bytes", &[own.bytes_per_row]);
         if options.peer {
             let peer = duckdb(options, folder.path(), &file)?;
             let same = peer.rows == rows && (peer.sum_seq, peer.payload_chars) == (own.sum_seq, own.payload_chars);
             ensure!(same, "{} read other rows than we did", peer.peer);
-            let median = |layout: &Layout| Figure::new(BENCH, metric, "rows/cpu-s", &layout.rows_per_cpu_s).value;
-            let (text, typed) = (median(&peer.text), median(&peer.typed));
-            let (faster, layout) = if text > typed { (text, "payload as text") } else { (typed, "payload in columns") };
-            rate = rate.against(format!("{}, {layout}", peer.peer), faster, true);
-            size = size.against(format!("{}, payload as text", peer.peer), peer.text.bytes_per_row, false);
-            let name = format!("{metric}_bytes_per_row_typed");
-            let typed = Figure::new(BENCH, name, "bytes", &[own.bytes_per_row]);
-            let typed = typed.against(format!("{}, payload in float32", peer.peer), peer.typed.bytes_per_row, false);
-            figures.push(typed);
+            let Peer { peer, zstd1, zstd3, .. } = peer;
+            for (suffix, level, layouts) in [("", "zstd 3", &zstd3), ("_zstd1", "zstd 1", &zstd1)] {
+                let (faster, layout) = layouts.faster();
+                figures.push(rate(suffix).against(format!("{peer}, {level}, {layout}"), faster, true));
+            }
+            let smaller = |of: fn(&Layouts) -> &Layout| of(&zstd1).bytes_per_row.min(of(&zstd3).bytes_per_row);
+            let (text, typed) = (smaller(|layouts| &layouts.text), smaller(|layouts| &layouts.typed));
+            figures.push(bytes("").against(format!("{peer}, payload as text"), text, false));
+            figures.push(bytes("_typed").against(format!("{peer}, payload in float32"), typed, false));
+        } else {
+            figures.extend([rate(""), bytes("")]);
         }
-        figures.extend([rate, size]);
         fs::remove_file(&file).context("removing the events")?;
     }
     // Long enough that it does not matter which of two has a little more to do.
@@ -188,8 +193,7 @@ async fn ingest(folder: &Path, metric: &str, file: &Path, rows: usize) -> anyhow
         let cpu = process_cpu_seconds();
         let log = Lines::new(topic.clone(), &[(file.to_owned(), rows)]);
         log.open();
-        // A log that outlives the measuring: giving back what a file took is no part of landing.
-        let land = Land::new(log.clone(), lake.clone(), LandConfig::new(topic.clone(), 1));
+        let land = Land::new(log, lake.clone(), LandConfig::new(topic.clone(), 1));
         let (stats, cancel) = (land.stats(), CancellationToken::new());
         let landing = tokio::spawn({
             let cancel = cancel.clone();
@@ -229,15 +233,17 @@ pub(crate) async fn landed(
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     // In this order, for they leave the second before they come to the first.
-    while stats.events.load(Relaxed) + stats.pending.load(Relaxed) < rows as u64 {
+    while stats.events.load(Acquire) + stats.pending.load(Relaxed) < rows as u64 {
+        let refused = stats.dead.load(Relaxed) + stats.duplicates.load(Relaxed);
+        ensure!(refused == 0, "{refused} events were refused");
         ensure!(!landing.is_finished(), "the lander has ended");
         ensure!(started.elapsed() < PATIENCE, "the events have not landed within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     cancel.cancel();
     landing.await.context("the task of land")??;
-    let (landed, dead) = (stats.events.load(Relaxed), stats.dead.load(Relaxed) + stats.duplicates.load(Relaxed));
-    ensure!(landed == rows as u64, "{landed} events have landed of {rows}, and {dead} were refused");
+    let landed = stats.events.load(Relaxed);
+    ensure!(landed == rows as u64, "{landed} events have landed of {rows}");
     Ok(())
 }
 
@@ -302,16 +308,31 @@ fn decoded(cores: &[usize]) -> f64 {
 struct Peer {
     peer: String,
     rows: usize,
-    text: Layout,
-    typed: Layout,
     sum_seq: u64,
     payload_chars: u64,
+    zstd1: Layouts,
+    zstd3: Layouts,
+}
+
+#[derive(Deserialize)]
+struct Layouts {
+    text: Layout,
+    typed: Layout,
 }
 
 #[derive(Deserialize)]
 struct Layout {
     rows_per_cpu_s: Vec<f64>,
     bytes_per_row: f64,
+}
+
+impl Layouts {
+    /// Rows per CPU-second of the faster one, and its name.
+    fn faster(&self) -> (f64, &'static str) {
+        let median = |layout: &Layout| Figure::new(BENCH, "", "rows/cpu-s", &layout.rows_per_cpu_s).value;
+        let (text, typed) = (median(&self.text), median(&self.typed));
+        if text > typed { (text, "payload as text") } else { (typed, "payload in columns") }
+    }
 }
 
 fn duckdb(options: &Options, folder: &Path, file: &Path) -> anyhow::Result<Peer> {

@@ -114,7 +114,7 @@ impl File {
     }
 }
 
-/// The bytes of a file, each read from the page cache when it is looked at.
+/// The bytes of a file, each read from the page cache when it is looked at; nothing is copied.
 fn mapped(path: &Path) -> std::io::Result<Bytes> {
     let file = std::fs::File::open(path)?;
     // SAFETY: nobody changes the file, which the bench wrote into a folder of its own, until the bench has ended.

@@ -5,8 +5,9 @@ usage: ingest_peers.py --file EVENTS.jsonl --out OUT.parquet [--reps 3] [--threa
 needs: duckdb
 
 The same file; row groups of 122,880, one thread, and the file is synced, all of that in the time that counts. Two levels
-of zstd: 1, as flywheel says of its files, and 3, DuckDB's own default. Two layouts: `text` has the columns of table `events`, where the payload stays JSON text (`partition`, `offset`
-and `ingest_ms` are what the log gave each line); `typed` has a column for each member of the payload, numbers as float32.
+of zstd: 1, as flywheel says of its files, and 3, DuckDB's own default. Two layouts: `text` has the columns of table
+`events`, where the payload stays JSON text (`partition`, `offset` and `ingest_ms` are what the log gave each line);
+`typed` has a column for each member of the payload, numbers as float32.
 DuckDB parses every line whole, the payload too, so both sides refuse what is no JSON. It neither checks ids, drops repeats
 nor commits a position: what flywheel does of that is in flywheel's figure.
 

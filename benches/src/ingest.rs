@@ -3,7 +3,7 @@
 //!
 //! Two shapes in our envelope: `small` has 16 scalars, `obs` also 32 + 8 numbers of four decimals. It is [`Land`] itself,
 //! with the settings of production, that lands the lines of a file: it decodes and checks every event whole, drops repeats,
-//! encodes Parquet (zstd 1) and commits rows with their position, 50,000 and more at once, synced to disk. The CPU time of the
+//! encodes Parquet (zstd 1) and commits rows with their position every 50,000 rows, synced to disk. The CPU time of the
 //! whole process counts, reading the file included, all on one core. DuckDB reads the same file on the same core and writes
 //! one Parquet file, synced: once with the payload as text, as we keep it, and once with a column for each of its members.
 //! The faster of the two is the peer, with zstd 3, its default, and with zstd 1; see `peers/ingest_peers.py`.

@@ -19,10 +19,6 @@ pub(crate) type Doubtful = BTreeMap<Key, (u32, StoredRecord)>;
 const PART_ROWS: usize = 8192;
 const PART_BYTES: usize = 4 << 20;
 
-/// A batch that waits for the one before it grows to so many times the rows of a commit: whoever is behind then commits more
-/// at once, and has something to do while the disk has not.
-const AHEAD: usize = 4;
-
 /// Rows of `events` that wait for their commit.
 #[derive(Default)]
 pub(crate) struct Rows {
@@ -93,19 +89,10 @@ impl Batch {
         std::mem::take(&mut self.doubtful)
     }
 
-    /// Whether it is to be committed without waiting for more.
+    /// Whether it is to be committed without waiting for more. Half of the bytes: the batch before it may be under way.
     pub fn is_full(&self, config: &LandConfig) -> bool {
-        self.len() >= config.max_batch_rows || !self.takes_more(config)
-    }
-
-    /// Whether it takes more while the batch before it is under way: half of the bytes are that one's.
-    pub fn takes_more(&self, config: &LandConfig) -> bool {
-        let bytes = self.rows.bytes() + self.dead.bytes() + self.doubtful_bytes;
-        self.len() < config.max_batch_rows.saturating_mul(AHEAD) && bytes < config.max_batch_bytes / 2
-    }
-
-    fn len(&self) -> usize {
-        self.rows.len() + self.dead.len() + self.doubtful.len()
+        self.rows.len() + self.dead.len() + self.doubtful.len() >= config.max_batch_rows
+            || self.rows.bytes() + self.dead.bytes() + self.doubtful_bytes >= config.max_batch_bytes / 2
     }
 }
 
@@ -137,31 +124,6 @@ mod tests {
         assert!(batch.is_full(&config), "a sixteenth of a mebibyte each");
         assert_eq!(batch.take_doubtful().len(), 16);
         assert!(!batch.is_full(&config));
-    }
-
-    #[test]
-    fn a_full_batch_takes_more_while_it_waits_within_four_commits_and_half_the_memory() {
-        let config = LandConfig { max_batch_rows: 2, ..LandConfig::new(Topic::new("t"), 1) };
-        let record = StoredRecord {
-            offset: Offset::from_raw(1),
-            ingest_ms: 0,
-            key: "g".into(),
-            value: vec![b'x'; 1 << 16].into(),
-        };
-        let mut batch = Batch::default();
-        let after = |batch: &mut Batch, config: &LandConfig| {
-            (0..20)
-                .map(|seq| {
-                    let state = (batch.is_full(config), batch.takes_more(config));
-                    batch.doubt(("g".to_owned(), seq), 0, &record);
-                    state
-                })
-                .collect::<Vec<_>>()
-        };
-        let states = after(&mut batch, &config);
-        assert!(states.iter().enumerate().all(|(n, state)| *state == (n >= 2, n < 8)), "{states:?}");
-        let states = after(&mut Batch::default(), &LandConfig { max_batch_bytes: 1 << 19, ..config });
-        assert!(states.iter().enumerate().all(|(n, state)| *state == (n >= 2, n < 4)), "{states:?}");
     }
 
     #[test]

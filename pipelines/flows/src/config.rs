@@ -10,8 +10,6 @@ pub struct LandConfig {
     pub partitions: u32,
     /// A commit happens this long after its first record was read, or earlier when the batch is full.
     pub linger: Duration,
-    /// So many rows are committed without waiting for more; up to four times as many, within the bytes below, where they came
-    /// while the commit before was under way.
     pub max_batch_rows: usize,
     /// What is read and not committed takes about so much at most: half of it is gathered while the other half is
     /// committed.

@@ -256,7 +256,7 @@ impl Land {
                     due = None;
                 }
                 // Input.
-                chunk = readers.chunks.recv(), if !held.is_empty() && batch.takes_more(&self.config) => {
+                chunk = readers.chunks.recv(), if !held.is_empty() && !batch.is_full(&self.config) => {
                     let Some(chunk) = chunk else {
                         // They end when told to; the word may have come after this round looked for it.
                         if cancel.is_cancelled() {

@@ -172,7 +172,7 @@ impl Field {
     }
 }
 
-/// Most events are ASCII throughout, which is seen in a quarter of the time.
+/// Most events are ASCII throughout, which is seen without a call: that had 2 in 100 samples of a lander.
 #[inline(always)]
 fn utf8(bytes: &[u8]) -> Option<&str> {
     if bytes.is_ascii() {

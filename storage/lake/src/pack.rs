@@ -85,7 +85,7 @@ impl Packer {
         assert!(!is_error(result), "zstd knows this parameter: {}", name_of(result));
     }
 
-    /// The frame of the first `len` bytes of `padded`, and whose matches it has; [`crate::matches::PADDING`] bytes more must
+    /// The frame of the first `len` bytes of `padded`, and whose matches it has; [`crate::places::PADDING`] bytes more must
     /// follow them. Ours are taken unseen only where they halve the text.
     pub fn pack(&mut self, padded: &[u8], len: usize, by: Option<By>) -> (&[u8], By) {
         let by = by.or_else(|| (len > SAMPLE_BYTES).then(|| self.better(padded, SAMPLE_BYTES)));
@@ -190,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::matches::PADDING;
+    use crate::places::PADDING;
 
     fn packed(packer: &mut Packer, text: &[u8]) -> Vec<u8> {
         let padded = [text, &[b'"'; PADDING]].concat();

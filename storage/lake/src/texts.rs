@@ -7,9 +7,9 @@ use parquet::{basic::Encoding, errors::ParquetError, schema::types::ColumnDescPt
 
 use crate::{
     chunk::{Chunk, Closed, PAGE_ROWS, Page},
-    matches::PADDING,
     numbers::pack_differences,
     pack::{By, Packer},
+    places::PADDING,
 };
 
 /// A page is closed when its texts take so many bytes. What is made of them then still lies in a core's cache.

@@ -4,7 +4,7 @@
 //! very deep nesting). `None` is never a refusal: the caller then asks `serde_json`, whose word counts. So whatever is
 //! accepted here must be accepted there, with the same value; property tests hold the two together.
 
-use crate::masks::Masks;
+use crate::{masks::Masks, numbers::after_numbers};
 
 /// Objects and lists nested deeper than this are left to others. Kinds of open brackets are bits of one word.
 pub(crate) const MAX_OPEN: u32 = 60;
@@ -223,6 +223,8 @@ impl<'a> Cursor<'a> {
                         if is_object {
                             self.expect(b'"')?;
                             self.skip_key()?;
+                        } else if self.is_between_numbers() {
+                            self.at = after_numbers(self.text.as_bytes(), self.at);
                         }
                         break;
                     }
@@ -234,6 +236,13 @@ impl<'a> Cursor<'a> {
                 (open, kinds) = (open - 1, kinds >> 1);
             }
         }
+    }
+
+    /// Right behind a comma: whether there is a number before it, and perhaps another behind it.
+    #[inline(always)]
+    fn is_between_numbers(&self) -> bool {
+        let before = self.text.as_bytes()[self.at - 2];
+        before.is_ascii_digit() && matches!(self.peek(), b'-' | b'0'..=b'9')
     }
 
     /// The name of a member behind its first quote, and the colon.

@@ -24,6 +24,7 @@ mod events;
 mod json;
 mod masks;
 mod names;
+mod numbers;
 mod schemas;
 mod transitions;
 mod view;

@@ -70,12 +70,17 @@ impl Masks {
 
     #[cfg(any(test, not(target_feature = "avx2")))]
     fn of_each(block: &[u8; 64]) -> Self {
-        let mask = |is: fn(&u8) -> bool| block.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(is(byte)));
         Self {
-            special: mask(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)),
-            other: mask(|byte| !byte.is_ascii_digit()),
+            special: mask(block, |byte| matches!(byte, b'"' | b'\\' | 0..0x20)),
+            other: mask(block, |byte| !byte.is_ascii_digit()),
         }
     }
+}
+
+/// Which bytes of a block something is true of, asked one by one.
+#[cfg(any(test, not(target_feature = "avx2")))]
+pub(crate) fn mask(block: &[u8; 64], is: fn(u8) -> bool) -> u64 {
+    block.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(is(*byte)))
 }
 
 /// One mask of two halves.
@@ -83,7 +88,7 @@ impl Masks {
 /// Written out: LLVM 22 takes two such masks for vectors, and moves them there and back, which took four times as long.
 #[cfg(target_feature = "avx2")]
 #[inline(always)]
-fn both(low: u32, high: u32) -> u64 {
+pub(crate) fn both(low: u32, high: u32) -> u64 {
     let mut both = u64::from(high);
     // SAFETY: it shifts and joins two registers.
     unsafe {

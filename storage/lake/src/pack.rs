@@ -249,6 +249,27 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_numbers_take_fewer_bytes_with_our_matches() {
+        let list = |n: u64| {
+            let number = |of: u64| {
+                let mixed = (n * 32 + of).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                let (sign, mixed) = (if mixed >> 63 == 0 { "" } else { "-" }, mixed >> 20);
+                format!("{sign}{}.{:04}", mixed % 3, mixed / 3 % 10_000)
+            };
+            let numbers: Vec<_> = (0..32).map(number).collect();
+            format!("{{\"tick\":{n},\"obs\":[{}]}}", numbers.join(","))
+        };
+        let text: String = (0..2000).map(list).collect();
+        let padded = [text.as_bytes(), &[0; PADDING]].concat();
+        let mut packer = Packer::new();
+        let (ours, found_by) = packer.pack(&padded, text.len(), None);
+        assert!(found_by == By::Us && unpacked(ours, text.len()) == text.as_bytes());
+        let theirs = zstd::bulk::compress(text.as_bytes(), LEVEL).unwrap();
+        assert!(ours.len() < theirs.len(), "{} and {} bytes", ours.len(), theirs.len());
+    }
+
+    #[test]
     fn long_stretches_and_texts_that_end_with_a_block_come_back_too() {
         let mut packer = Packer::new();
         let words = |letters: usize| -> String {

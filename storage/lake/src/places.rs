@@ -20,12 +20,16 @@ pub(crate) struct Place {
     pub run: u32,
 }
 
-/// The places of a part of a text, each with three more letters behind it that are of no number.
+/// The places of a part of a text, each with three more letters behind it that are of no number; and its lists.
 pub(crate) struct Places {
     behind_numbers: Box<[Place; PART_BYTES / 4]>,
     n_behind_numbers: usize,
     /// Quotes that stand at no such place, a bit for each byte of the part.
     quotes: [u64; WORDS],
+    /// Commas before a digit and a point, with a letter more between them or without: how numbers begin of which observations
+    /// are lists.
+    lists: [u64; WORDS],
+    has_lists: bool,
     /// What is of no number, also in the word behind the part.
     others: [u64; WORDS + 1],
     start: usize,
@@ -39,6 +43,8 @@ impl Places {
             behind_numbers: vec![Place::default(); PART_BYTES / 4].try_into().expect("as many as there is room for"),
             n_behind_numbers: 0,
             quotes: [0; WORDS],
+            lists: [0; WORDS],
+            has_lists: false,
             others: [0; WORDS + 1],
             start: 0,
             after_number: true,
@@ -52,17 +58,19 @@ impl Places {
         self.start = start;
         let mut after_number = start == 0 || self.after_number;
         let mut here = Letters::of(word(padded, start));
-        let mut n = 0;
+        let (mut n, mut in_lists) = (0, 0);
         for (nth, at) in (start..end).step_by(WORD).enumerate() {
             let next = Letters::of(word(padded, at + WORD));
             let (other, more) = (!here.numbers, !next.numbers);
             let follows = |n: u32| (other >> n) | (more << (64 - n));
-            let mut long = other & follows(1) & follows(2) & follows(3);
-            if end - at < WORD {
-                long &= (1 << (end - at)) - 1;
-            }
+            let within = if end - at < WORD { (1 << (end - at)) - 1 } else { u64::MAX };
+            let long = other & follows(1) & follows(2) & follows(3) & within;
             let mut places = long & !(other << 1 | u64::from(!after_number));
             self.quotes[nth] = long & here.quotes & !places;
+            let is_point = |n: u32| (here.points >> n) | (next.points << (64 - n));
+            let one_digit = !follows(1) & is_point(2) | follows(1) & !follows(2) & is_point(3);
+            self.lists[nth] = here.commas & one_digit & within;
+            in_lists |= self.lists[nth];
             (self.others[nth], self.others[nth + 1]) = (other, more);
             (here, after_number) = (next, other >> 63 == 0);
             let n_here = places.count_ones() as usize;
@@ -79,11 +87,27 @@ impl Places {
             n += n_here;
         }
         self.n_behind_numbers = n;
-        self.after_number = after_number;
+        (self.after_number, self.has_lists) = (after_number, in_lists != 0);
     }
 
     pub fn behind_numbers(&self) -> &[Place] {
         &self.behind_numbers[..self.n_behind_numbers]
+    }
+
+    pub fn has_lists(&self) -> bool {
+        self.has_lists
+    }
+
+    /// Commas of lists from `from` on and before `to`, both in the part: where each word begins, and a bit for each of its bytes.
+    #[inline(always)]
+    pub fn lists(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, u64)> {
+        let within = move |base: usize| {
+            let behind = u64::MAX << from.saturating_sub(base).min(63);
+            if to - base < WORD { behind & ((1 << (to - base)) - 1) } else { behind }
+        };
+        let first = (from - self.start) / WORD;
+        let words = self.lists[first..].iter().zip((self.start + first * WORD..to).step_by(WORD));
+        words.map(move |(commas, base)| (base, commas & within(base)))
     }
 
     /// The first quote that is a place, from `from` on and before `to`, both in the part.
@@ -122,6 +146,8 @@ struct Letters {
     /// Digits and points.
     numbers: u64,
     quotes: u64,
+    commas: u64,
+    points: u64,
 }
 
 impl Letters {
@@ -140,14 +166,14 @@ impl Letters {
                 let nine = _mm256_set1_epi8(9);
                 let from_zero = _mm256_sub_epi8(bytes, _mm256_set1_epi8(b'0' as i8));
                 let digits = _mm256_cmpeq_epi8(_mm256_max_epu8(from_zero, nine), nine);
-                let numbers = _mm256_movemask_epi8(_mm256_or_si256(digits, is(b'.')));
-                (numbers as u32, _mm256_movemask_epi8(is(b'"')) as u32)
+                let points = is(b'.');
+                [_mm256_or_si256(digits, points), is(b'"'), is(b','), points].map(|bytes| _mm256_movemask_epi8(bytes))
             }
         };
         let halves: &[[u8; 32]] = word.as_chunks().0;
         let (low, high) = (of_half(&halves[0]), of_half(&halves[1]));
-        let both = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
-        Self { numbers: both(low.0, high.0), quotes: both(low.1, high.1) }
+        let [numbers, quotes, commas, points] = std::array::from_fn(|nth| both(low[nth], high[nth]));
+        Self { numbers, quotes, commas, points }
     }
 
     #[cfg(not(target_feature = "avx2"))]
@@ -158,8 +184,20 @@ impl Letters {
     #[cfg(any(test, not(target_feature = "avx2")))]
     fn of_each(word: &[u8; WORD]) -> Self {
         let mask = |is: fn(&u8) -> bool| word.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(is(byte)));
-        Self { numbers: mask(|byte| matches!(byte, b'.' | b'0'..=b'9')), quotes: mask(|byte| *byte == b'"') }
+        Self {
+            numbers: mask(|byte| matches!(byte, b'.' | b'0'..=b'9')),
+            quotes: mask(|byte| *byte == b'"'),
+            commas: mask(|byte| *byte == b','),
+            points: mask(|byte| *byte == b'.'),
+        }
     }
+}
+
+/// One mask of two halves.
+#[cfg(target_feature = "avx2")]
+#[inline(always)]
+fn both(low: i32, high: i32) -> u64 {
+    u64::from(high as u32) << 32 | u64::from(low as u32)
 }
 
 #[cfg(test)]
@@ -184,16 +222,25 @@ mod tests {
     proptest! {
         #[test]
         fn places_are_found_as_byte_by_byte(
-            pieces in prop::collection::vec("[0-9.]{1,3}|[a-z\",:]{1,9}|[a-z\"]{60,140}", 0..900),
+            pieces in prop::collection::vec("[0-9.]{1,3}|[a-z\",:]{1,9}|[a-z\"]{60,140}|(,-?[0-9.]{2,5}){1,30}", 0..900),
             padding in any::<u8>(),
+            middle in any::<prop::sample::Index>(),
         ) {
             let text = pieces.concat().into_bytes();
             let padded = [&text[..], &[padding; PADDING]].concat();
-            let (mut places, mut behind, mut quotes) = (Places::new(), Vec::new(), Vec::new());
+            let mut places = Places::new();
+            let (mut behind, mut quotes, mut lists) = (Vec::new(), Vec::new(), Vec::new());
             for start in (0..text.len()).step_by(PART_BYTES) {
                 let end = text.len().min(start + PART_BYTES);
                 places.find(&padded, start, end);
                 behind.extend_from_slice(places.behind_numbers());
+                // In two steps that meet anywhere.
+                let middle = start + middle.index(end - start);
+                let before = lists.len();
+                for (base, commas) in places.lists(start, middle).chain(places.lists(middle, end)) {
+                    lists.extend((0..WORD).filter(|n| commas >> n & 1 == 1).map(|n| base + n));
+                }
+                prop_assert_eq!(places.has_lists(), lists.len() > before);
                 let mut from = start;
                 while let Some(quote) = places.quote(from, end) {
                     quotes.push(quote);
@@ -201,6 +248,11 @@ mod tests {
                 }
             }
             prop_assert_eq!((behind, quotes), slowly(&text, &padded));
+            let is_number = |at: usize| matches!(padded[at], b'.' | b'0'..=b'9');
+            let one_digit = |at: usize| is_number(at) && padded[at + 1] == b'.';
+            let is_in_list = |at: usize| text[at] == b',' && (one_digit(at + 1) || !is_number(at + 1) && one_digit(at + 2));
+            let slowly: Vec<_> = (0..text.len()).filter(|at| is_in_list(*at)).collect();
+            prop_assert_eq!(lists, slowly);
         }
     }
 

@@ -10,16 +10,25 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart, local::LocalFileSystem,
-    path::Path,
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
 };
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    local::LocalFileSystem, path::Path,
+};
+
+use tokio::sync::Semaphore;
 
 use crate::staged;
 
 const STORE: &str = "local file system";
+/// So many files are opened or read at once.
+const READS_AT_ONCE: usize = 4;
+/// Up to here a file is read whole when it is opened.
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// [`LocalFileSystem`], except that a put is on disk when it returns: file synced, then named, then its folder
 /// synced. (The plain one leaves that to the page cache, so a power cut could keep a commit and lose its data.)
@@ -27,6 +36,9 @@ const STORE: &str = "local file system";
 pub struct DurableFileSystem {
     inner: Arc<LocalFileSystem>,
     folders: Folders,
+    /// A checkpoint asks for all commits that it covers at once. Each would be read by a thread of its own: fifty threads, which
+    /// stay, and each keeps memory.
+    reads: Arc<Semaphore>,
 }
 
 /// Folders whose names are known to be on disk, and those of all above them.
@@ -36,7 +48,11 @@ struct Folders(Arc<Mutex<HashSet<PathBuf>>>);
 impl DurableFileSystem {
     /// The whole file system; object paths are absolute paths without the leading slash.
     pub fn new() -> Self {
-        Self { inner: Arc::new(LocalFileSystem::new()), folders: Folders::default() }
+        Self {
+            inner: Arc::new(LocalFileSystem::new()),
+            folders: Folders::default(),
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+        }
     }
 
     /// As [`DurableFileSystem::new`], after removing what killed writers left below `folder`: files that were to be
@@ -198,7 +214,16 @@ impl ObjectStore for DurableFileSystem {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let _turn = self.reads.acquire().await.expect("nobody closes it");
+        let is_head = options.head;
+        let found = self.inner.get_opts(location, options).await?;
+        if is_head || found.range.end - found.range.start > SMALL_BYTES {
+            return Ok(found);
+        }
+        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let bytes = found.bytes().await?;
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -228,7 +253,13 @@ impl ObjectStore for DurableFileSystem {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{
+        cell::RefCell,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use futures::future::join_all;
+    use object_store::ObjectStoreExt as _;
 
     use super::*;
 
@@ -258,5 +289,34 @@ mod tests {
         std::fs::remove_dir_all(&above).unwrap();
         assert_eq!(synced(|| folders.create(&below).unwrap()), [above, dir.path().to_owned()], "they are new");
         assert!(below.is_dir() && beside.is_dir());
+    }
+
+    #[test]
+    fn many_files_read_at_once_take_a_few_threads_and_come_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: usize| Path::from_absolute_path(dir.path().join(format!("{n}.json"))).unwrap();
+        let threads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&threads);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name_fn(move || format!("{}", counted.fetch_add(1, Relaxed)))
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let store = DurableFileSystem::new();
+            let text = |n: usize| vec![n as u8; if n == 7 { SMALL_BYTES as usize + 1 } else { n * 100 }];
+            for n in 0..100 {
+                store.put(&path(n), text(n).into()).await.unwrap();
+            }
+            let read = async |n: usize| store.get(&path(n)).await.unwrap().bytes().await.unwrap();
+            for (n, bytes) in join_all((0..100).map(read)).await.into_iter().enumerate() {
+                assert!(bytes == text(n), "{n}");
+            }
+            assert_eq!(store.get_range(&path(9), 100..300).await.unwrap(), vec![9; 200]);
+            assert_eq!(store.head(&path(9)).await.unwrap().size, 900);
+            let missing = store.get(&path(100)).await.unwrap_err();
+            assert!(matches!(missing, Error::NotFound { .. }), "{missing}");
+        });
+        assert!(threads.load(Relaxed) <= 20, "{threads:?}");
     }
 }

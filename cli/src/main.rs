@@ -28,6 +28,13 @@ use crate::exit::Failure;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// One arena for all threads: what one of them gave back another one takes again, where each arena would keep its own for a
+/// while (docs/adr/0011). `_RJEM_MALLOC_CONF` in the environment says otherwise.
+// SAFETY: it is what jemalloc expects under this name, a pointer to a text that ends with a zero.
+#[used]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_SETTINGS: &[u8; 10] = b"narenas:1\0";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "flywheel",

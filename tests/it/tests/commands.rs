@@ -1,6 +1,9 @@
 //! Every command beside a running loop: results on standard output, JSON where asked, books that can be closed any time.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use flywheel_it::{Finished, Loop, Scratch, command, flywheel, program, wait_for};
 use serde_json::Value;
@@ -104,4 +107,14 @@ fn a_reader_that_goes_away_ends_a_command_without_a_panic() {
         assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
     assert!(running.terminate().success());
+}
+
+#[test]
+fn the_program_has_one_arena_for_its_memory() {
+    let Some(program) = program() else { return };
+    // What jemalloc says of itself at the end; a list of sections that it may leave out.
+    let settings = "stats_print:true,stats_print_opts:mdablxe";
+    let finished = Command::new(program).arg("--version").env("_RJEM_MALLOC_CONF", settings).output().unwrap();
+    let said = Finished::from(finished).stderr;
+    assert!(said.lines().any(|line| line.trim() == "opt.narenas: 1"), "{said}");
 }

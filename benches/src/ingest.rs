@@ -57,7 +57,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// If the bench cannot be set up; the message names what is missing.
 pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let folder = Folder::new("ingest")?;
-    // First, while the process has no memory to use again.
+    // First, while the process has no memory to use again. (After other benches it has.)
     let mut figures: Vec<_> = runtime()?.block_on(memory(folder.path(), options.window))?.into_iter().collect();
     for (metric, observations, rows) in SHAPES {
         let file = folder.path().join(format!("{metric}.jsonl"));

@@ -20,15 +20,15 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::staged;
 
 const STORE: &str = "local file system";
-/// So many files are opened or read at once.
+/// So many files are opened at once, and read where they are small.
 const READS_AT_ONCE: usize = 4;
-/// Up to here a file is read whole when it is opened.
-const SMALL_BYTES: u64 = 1 << 20;
+/// Up to here a file is read whole when it is opened: commits, not columns.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// [`LocalFileSystem`], except that a put is on disk when it returns: file synced, then named, then its folder
 /// synced. (The plain one leaves that to the page cache, so a power cut could keep a commit and lose its data.)
@@ -214,16 +214,26 @@ impl ObjectStore for DurableFileSystem {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let _turn = self.reads.acquire().await.expect("nobody closes it");
-        let is_head = options.head;
-        let found = self.inner.get_opts(location, options).await?;
-        if is_head || found.range.end - found.range.start > SMALL_BYTES {
-            return Ok(found);
+        let (inner, reads, location) = (Arc::clone(&self.inner), Arc::clone(&self.reads), location.clone());
+        let reading = async move {
+            let _turn = reads.acquire().await.expect("nobody closes it");
+            let is_head = options.head;
+            let found = inner.get_opts(&location, options).await?;
+            if is_head || found.range.end - found.range.start > SMALL_BYTES {
+                return Ok(found);
+            }
+            let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let bytes = found.bytes().await?;
+            let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
+            Ok(GetResult { payload, meta, range, attributes })
+        };
+        match Handle::try_current() {
+            // A task of its own: whoever asked for many and looks at one of them after another holds nobody up.
+            Ok(runtime) => {
+                runtime.spawn(reading).await.map_err(|source| Error::Generic { store: STORE, source: source.into() })?
+            }
+            Err(_) => reading.await,
         }
-        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
-        let bytes = found.bytes().await?;
-        let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
-        Ok(GetResult { payload, meta, range, attributes })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -311,6 +321,11 @@ mod tests {
             let read = async |n: usize| store.get(&path(n)).await.unwrap().bytes().await.unwrap();
             for (n, bytes) in join_all((0..100).map(read)).await.into_iter().enumerate() {
                 assert!(bytes == text(n), "{n}");
+            }
+            // Whoever looks at one after another and asks for more meanwhile waits for nobody.
+            let mut ahead = stream::iter((0..50).map(read)).buffered(50);
+            while ahead.next().await.is_some() {
+                assert!(read(3).await == text(3));
             }
             assert_eq!(store.get_range(&path(9), 100..300).await.unwrap(), vec![9; 200]);
             assert_eq!(store.head(&path(9)).await.unwrap().size, 900);

@@ -26,8 +26,8 @@ pub(crate) struct Places {
     n_behind_numbers: usize,
     /// Quotes that stand at no such place, a bit for each byte of the part.
     quotes: [u64; WORDS],
-    /// Commas before a digit and a point, with a letter more between them or without: how numbers begin of which observations
-    /// are lists.
+    /// Commas before a digit and a point, with a sign between them or without: how numbers begin of which observations are
+    /// lists. (Another letter or point may stand for the sign and the digit: whoever asks compares.)
     lists: [u64; WORDS],
     has_lists: bool,
     /// What is of no number, also in the word behind the part.

@@ -26,7 +26,7 @@ use crate::staged;
 
 const STORE: &str = "local file system";
 /// So many files are opened at once, and read where they are small.
-const READS_AT_ONCE: usize = 4;
+const READS_AT_ONCE: usize = 2;
 /// Up to here a file is read whole when it is opened: commits, not columns.
 const SMALL_BYTES: u64 = 64 << 10;
 

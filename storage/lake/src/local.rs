@@ -19,7 +19,6 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
     local::LocalFileSystem, path::Path,
 };
-
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::staged;
